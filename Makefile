@@ -1,0 +1,43 @@
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test weights results bench serve address clean
+
+help: ## show these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(UV) ## make .venv as uv.lock says, with a uv of its own where there is none
+	@$(UV) sync --locked
+
+.uv/bin/uv:
+	@sh tools/install_uv.sh
+
+book: setup ## execute the chapters that changed and build the book
+	@$(PYTHON) tools/book.py
+
+test: setup ## everything: style, notebooks, library, book, pages
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m nbstripout --verify --keep-id book/*.ipynb
+	$(PYTHON) -m pytest -m "not book"
+	$(PYTHON) tools/book.py
+	$(PYTHON) -m pytest -m book tests
+
+weights: setup ## train again the weights that the library ships
+	@$(PYTHON) -m tools.weights
+
+results: setup ## train again what the book's tables over seeds record
+	@$(PYTHON) -m tools.results
+
+bench: setup ## images per second of training, beside the plain tutorial loop
+	@$(PYTHON) -m tools.bench
+
+serve: book ## build the book and serve it on this machine
+	@$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+address: setup ## write pyproject's repository address everywhere (URL=https://github.com/me/fork sets it first)
+	@$(PYTHON) tools/address.py $(URL)
+
+clean: ## forget everything that was built, the executed chapters too
+	rm -rf _build

@@ -1,0 +1,19 @@
+"""Paired data, made or loaded: what it is (`Batch`), where it comes from, and the order it is drawn in (`Loader`)."""
+
+from mmgan_lib.datasets.batch import Batch
+from mmgan_lib.datasets.digits import DialDigits, Digits, SpokenDigits
+from mmgan_lib.datasets.download import DataUnavailable
+from mmgan_lib.datasets.loader import Loader
+from mmgan_lib.datasets.toy import GaussianMixture, gaussian_grid, gaussian_ring
+
+__all__ = [
+    "Batch",
+    "DataUnavailable",
+    "DialDigits",
+    "Digits",
+    "GaussianMixture",
+    "Loader",
+    "SpokenDigits",
+    "gaussian_grid",
+    "gaussian_ring",
+]

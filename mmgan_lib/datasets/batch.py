@@ -1,0 +1,93 @@
+"""What every model, loop and metric of the book is fed with: some samples, each told in several modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+Index = int | slice | Sequence[int] | Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Batch:
+    """Samples in up to four modalities; a field that a data set does not have is None.
+
+    Every field has the same B samples along its first axis. A modality that only *some* samples lack is told by
+    `present`, never by a magic value. Raises ValueError if the fields differ in length or none is given.
+
+    >>> batch = Batch(image=torch.zeros(3, 1, 32, 32), label=torch.tensor([7, 0, 1]), text=("seven", "zero", "one"))
+    >>> batch
+    Batch of 3: image (1, 32, 32), label (), text
+    >>> batch[torch.tensor([2, 0])].text
+    ('one', 'seven')
+    >>> len(batch[:2]), len(batch[1])
+    (2, 1)
+    """
+
+    image: Tensor | None = None  # (B, C, H, W) float32 in [-1, 1]
+    tokens: Tensor | None = None  # (B, T) int64
+    token_mask: Tensor | None = None  # (B, T) bool, True where there is a token
+    wave: Tensor | None = None  # (B, S) float32 in [-1, 1], one channel
+    audio: Tensor | None = None  # (B, 1, mels, frames) float32, log-mel
+    label: Tensor | None = None  # (B,) int64
+    text: tuple[str, ...] | None = None  # B strings
+    present: Tensor | None = None  # (B, M) bool, True where sample b has modality m
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(value) for name, value in self._given().items()}
+        if len(set(lengths.values())) != 1:
+            found = ", ".join(f"{name} has {length}" for name, length in lengths.items()) or "no field"
+            raise ValueError(f"The fields of a Batch must hold the same number of samples, found {found}.")
+
+    def _given(self) -> dict[str, Tensor | tuple[str, ...]]:
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self._given().items() if isinstance(value, Tensor)}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._given().values())))
+
+    def __repr__(self) -> str:
+        shown = (f"{k} {tuple(v.shape[1:])}" if isinstance(v, Tensor) else k for k, v in self._given().items())
+        return f"Batch of {len(self)}: {', '.join(shown)}"
+
+    def __getitem__(self, index: Index) -> Batch:
+        """The samples at `index`: an int (a batch of one), a slice, a list of ints, or a LongTensor or BoolTensor.
+
+        Raises IndexError where there is no such sample.
+        """
+        if not isinstance(index, slice):
+            index = torch.atleast_1d(torch.as_tensor(index))
+            if index.dtype == torch.bool:
+                index = self._chosen(index)
+        return replace(self, **{name: _take(value, index) for name, value in self._given().items()})
+
+    def _chosen(self, mask: Tensor) -> Tensor:
+        if mask.shape != (len(self),):
+            raise IndexError(f"A mask over {len(self)} samples has shape ({len(self)},), found {tuple(mask.shape)}.")
+        return mask.nonzero().squeeze(1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are; the CPU for a batch of text alone."""
+        return next((value.device for value in self._tensors().values()), torch.device("cpu"))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the tensors take."""
+        return sum(value.nbytes for value in self._tensors().values())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with every tensor on `device`."""
+        to_gpu = torch.device(device).type == "cuda"  # towards the CPU an asynchronous copy could be read too early
+        return replace(self, **{name: v.to(device, non_blocking=to_gpu) for name, v in self._tensors().items()})
+
+
+def _take(value: Tensor | tuple[str, ...], index: slice | Tensor) -> Tensor | tuple[str, ...]:
+    if isinstance(value, Tensor) or isinstance(index, slice):
+        return value[index]
+    return tuple(value[i] for i in index.tolist())

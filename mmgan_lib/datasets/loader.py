@@ -1,0 +1,95 @@
+"""Training batches as a pure function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmgan_lib.datasets.batch import Batch
+
+
+class Dataset(Protocol):
+    """What a `Loader` can draw from: a `Batch`, a tensor (N, ...), `Digits`, or anything else with these two."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor, /) -> Batch | Tensor: ...
+
+
+class Loader:
+    """Draws batches from data held in memory, on the device where that has room for it.
+
+    The batch of step k depends only on the data, `batch_size`, `seed` and k. Training resumed at step k therefore sees
+    exactly what training that never stopped would have seen, and there is no state of the loader to save.
+
+    Each epoch has an order of its own, drawn from `seed` and the epoch's number, and drops the incomplete batch at its
+    end. With `shuffle=False` the order is that of the data and the incomplete batch is kept: the choice for evaluation.
+
+    A `Batch` or a tensor moves to `device` (None: it stays where it is) once if, on a GPU, it takes less than half of
+    the free memory; if it takes more, and for every other kind of data, each batch moves as it is drawn. Drawing from
+    data on a GPU never waits for that GPU, unless the batch has text, which is chosen on the CPU.
+
+    Raises ValueError where `batch_size` is not positive or no batch can be filled.
+
+    >>> loader = Loader(torch.arange(10), batch_size=4, seed=1)
+    >>> len(loader), len(loader.batch(0)), bool((loader.batch(7) == loader.batch(7)).all())
+    (2, 4, True)
+    >>> list(Loader(torch.arange(5), batch_size=4, shuffle=False))
+    [tensor([0, 1, 2, 3]), tensor([4])]
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        shuffle: bool = True,
+    ) -> None:
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.device = torch.device(device or getattr(data, "device", "cpu"))
+        self.data = data.to(self.device) if isinstance(data, Batch | Tensor) and _fits(data, self.device) else data
+        if batch_size < 1 or len(self) == 0:
+            raise ValueError(
+                f"batch_size must lie between 1 and the {len(data)} samples there are, found {batch_size}."
+            )
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        whole, rest = divmod(len(self.data), self.batch_size)
+        return whole + (rest > 0 and not self.shuffle)
+
+    def __iter__(self) -> Iterator[Batch | Tensor]:
+        """One pass over the data, always the same; shuffled epochs that differ are `epoch(0)`, `epoch(1)`, …"""
+        return self.epoch(0)
+
+    def epoch(self, number: int) -> Iterator[Batch | Tensor]:
+        """The batches of epoch `number`, counted from 0."""
+        return (self.batch(step) for step in range(number * len(self), (number + 1) * len(self)))
+
+    def batch(self, step: int) -> Batch | Tensor:
+        """The batch of training step `step`, counted from 0 and going on through the epochs without end."""
+        epoch, position = divmod(step, len(self))
+        start = position * self.batch_size
+        return self.data[self._order_of(epoch)[start : start + self.batch_size]].to(self.device)
+
+    def _order_of(self, epoch: int) -> Tensor:
+        """The order of the samples in `epoch`, (N,) int64, kept beside the data until another epoch is asked for."""
+        if epoch != self._epoch:
+            if self.shuffle:
+                mixed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])  # unrelated for near seeds
+                order = torch.randperm(len(self.data), generator=torch.Generator().manual_seed(mixed))
+            else:
+                order = torch.arange(len(self.data))
+            self._epoch, self._order = epoch, order.to(getattr(self.data, "device", "cpu"))
+        return self._order
+
+
+def _fits(data: Batch | Tensor, device: torch.device) -> bool:
+    return device.type != "cuda" or data.nbytes < torch.cuda.mem_get_info(device)[0] / 2

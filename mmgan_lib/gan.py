@@ -1,0 +1,148 @@
+"""Generators turn noise into pictures; discriminators turn pictures into logits.
+
+Both may be told what the picture should show by a condition, a vector for each picture: a class as a one-hot
+vector, or the fused representation of a caption and a sound.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    r"""Batch normalisation whose scale and shift are told by the condition (de Vries et al., 2017).
+
+    .. math:: y = (1 + \gamma(c)) \, \frac{x - \mu}{\sigma} + \beta(c)
+
+    with linear :math:`\gamma, \beta` that start at zero. With ``condition_dim=0`` it is plain batch normalisation.
+    """
+
+    def __init__(self, channels: int, condition_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=condition_dim == 0)
+        self.scale_shift = nn.Linear(condition_dim, 2 * channels) if condition_dim else None
+        if self.scale_shift is not None:
+            nn.init.zeros_(self.scale_shift.weight)
+            nn.init.zeros_(self.scale_shift.bias)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Maps (B, C, H, W) and the condition (B, D) to (B, C, H, W)."""
+        x = self.norm(x)
+        if self.scale_shift is None:
+            return x
+        scale, shift = self.scale_shift(condition)[:, :, None, None].chunk(2, dim=1)
+        return (1 + scale) * x + shift
+
+
+class UpBlock(nn.Module):
+    """Doubles height and width: transposed convolution, batch normalisation, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, condition_dim: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=4, stride=2, padding=1, bias=False)
+        self.norm = ConditionalBatchNorm2d(out_channels, condition_dim)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Maps (B, C, H, W) to (B, C', 2H, 2W)."""
+        return torch.relu(self.norm(self.conv(x), condition))
+
+
+def _doublings(size: int) -> int:
+    steps = int(math.log2(size / 4)) if size >= 8 else 0
+    if size != 4 * 2**steps or steps == 0:
+        raise ValueError(f"size is {size}; expected 8, 16, 32, 64 or another 4 × a power of two.")
+    return steps
+
+
+def _check_condition(condition: Tensor | None, batch: int, condition_dim: int) -> None:
+    if condition_dim == 0 and condition is not None:
+        raise ValueError("condition was given, but the network was built with condition_dim=0; expected none.")
+    if condition_dim and (condition is None or condition.shape != (batch, condition_dim)):
+        found = "none" if condition is None else f"shape {tuple(condition.shape)}"
+        raise ValueError(f"condition: found {found}; expected shape ({batch}, {condition_dim}).")
+
+
+class Generator(nn.Module):
+    """The deep convolutional generator of Radford et al. (DCGAN, 2016), with an optional condition.
+
+    A fully connected layer makes a 4×4 map of many channels from the noise; each :class:`UpBlock` doubles its side
+    and halves its channels; the last transposed convolution paints the picture, and tanh keeps it in [-1, 1].
+
+    Args:
+        latent_dim: length of the noise vector z.
+        condition_dim: length of the condition vector, 0 for none.
+        channels: 1 for grey pictures, 3 for RGB.
+        size: height and width of the picture in pixels, 4 × a power of two.
+        width: channels of the last feature map before the picture.
+    """
+
+    def __init__(
+        self, latent_dim: int = 64, *, condition_dim: int = 0, channels: int = 1, size: int = 32, width: int = 32
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.condition_dim = latent_dim, condition_dim
+        widths = [width * 2**i for i in reversed(range(_doublings(size)))]
+        self.project = nn.Linear(latent_dim + condition_dim, widths[0] * 4 * 4, bias=False)
+        self.project_norm = ConditionalBatchNorm2d(widths[0], condition_dim)
+        self.blocks = nn.ModuleList(UpBlock(wide, narrow, condition_dim) for wide, narrow in pairwise(widths))
+        self.to_image = nn.ConvTranspose2d(widths[-1], channels, kernel_size=4, stride=2, padding=1)
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size)."""
+        _check_condition(condition, len(z), self.condition_dim)
+        x = self.project(z if condition is None else torch.cat([z, condition], dim=1))
+        x = torch.relu(self.project_norm(x.unflatten(1, (-1, 4, 4)), condition))
+        for block in self.blocks:
+            x = block(x, condition)
+        return torch.tanh(self.to_image(x))
+
+
+class Discriminator(nn.Module):
+    r"""The convolutional discriminator of DCGAN, with a projection head for the condition (Miyato & Koyama, 2018).
+
+    Strided convolutions halve the side down to a 4×4 map :math:`h(x)`; a fully connected head gives the logit, to
+    which the condition adds how well it matches the picture:
+
+    .. math:: D(x, c) = w^\top h(x) + b + \langle V c, h(x) \rangle
+
+    Args:
+        condition_dim: length of the condition vector, 0 for none.
+        channels: 1 for grey pictures, 3 for RGB.
+        size: height and width of the picture in pixels, 4 × a power of two.
+        width: channels of the first feature map.
+        norm: builds the normalisation of the inner layers from their number of channels, such as
+            ``nn.BatchNorm2d``. None under a gradient penalty, which needs each picture judged by itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        condition_dim: int = 0,
+        channels: int = 1,
+        size: int = 32,
+        width: int = 32,
+        norm: type[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.condition_dim = condition_dim
+        widths = [width * 2**i for i in range(_doublings(size))]
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
+            normed = norm is not None and i > 0
+            layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1, bias=not normed)]
+            layers += [norm(after)] if normed else []
+            layers += [nn.LeakyReLU(0.2)]
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.head = nn.Linear(widths[-1] * 4 * 4, 1)
+        self.projection = nn.Linear(condition_dim, widths[-1] * 4 * 4, bias=False) if condition_dim else None
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,)."""
+        _check_condition(condition, len(image), self.condition_dim)
+        features = self.features(image)
+        logit = self.head(features).squeeze(1)
+        if self.projection is None:
+            return logit
+        return logit + (self.projection(condition) * features).sum(dim=1)

@@ -1,0 +1,190 @@
+"""Every figure of the book: one style, safe for the colour-blind, each with a text that says what it shows.
+
+The drawing functions put one thing on one matplotlib ``Axes``; :func:`panels` makes the axes; :func:`show`,
+:func:`film` and :func:`sliders` display the finished figure in a notebook and in the rendered book.
+"""
+
+import base64
+import io
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from mmgan_lib import runtime
+
+# Okabe & Ito (2008), "Color universal design": told apart with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+REAL, FAKE = COLOURS[0], COLOURS[1]
+STYLE = {
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+    "font.size": 12,
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 12,
+    "legend.frameon": False,
+}
+
+
+def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (3.2, 2.8)) -> tuple[Figure, np.ndarray]:
+    """A figure in the book's style of rows × columns axes, each ``size`` inches wide and high.
+
+    The axes come as an array of shape (rows, columns). Figures up to 6.4 inches wide stay legible on a phone.
+
+    >>> figure, axes = panels(2, 3)
+    >>> axes.shape
+    (2, 3)
+    >>> plt.close(figure)
+    """
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False)
+
+
+def images(axes: Axes, batch: Tensor, *, columns: int = 8, title: str = "") -> None:
+    """Lay pictures (B, C, H, W) in [-1, 1] out in a grid, row by row."""
+    grid = make_grid(batch.detach().float().cpu().clamp(-1, 1) / 2 + 0.5, nrow=columns, padding=1, pad_value=1.0)
+    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title)
+
+
+def points(axes: Axes, *, real: Tensor | None = None, fake: Tensor | None = None, limit: float = 1.6) -> None:
+    """Scatter real and fake points (N, 2) in the square [-limit, limit]²; circles are real, crosses are fake."""
+    for samples, colour, marker, name in ((real, REAL, "o", "real"), (fake, FAKE, "x", "fake")):
+        if samples is not None:
+            x, y = samples.detach().cpu().unbind(1)
+            axes.scatter(x, y, s=12, c=colour, marker=marker, alpha=0.6, linewidths=0.8, label=name)
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+
+
+@torch.no_grad()
+def landscape(axes: Axes, discriminator: Callable[[Tensor], Tensor], *, limit: float = 1.6) -> None:
+    """Shade the square [-limit, limit]² by the probability σ(D(x)) that the discriminator calls a point real."""
+    side = torch.linspace(-limit, limit, 60)
+    grid = torch.cartesian_prod(side, side).to(next(discriminator.parameters()).device)
+    probability = torch.sigmoid(discriminator(grid)).reshape(60, 60).T.cpu()
+    extent = (-limit, limit, -limit, limit)
+    axes.imshow(probability, extent=extent, origin="lower", cmap="cividis", vmin=0, vmax=1, alpha=0.75)
+
+
+def curves(axes: Axes, *, xlabel: str, ylabel: str, smooth: int = 1, **series: Tensor | Sequence[float]) -> None:
+    """Draw named series against their index, each averaged over a window of ``smooth`` values.
+
+    Series differ in line style as well as in colour.
+    """
+    window = torch.ones(smooth, dtype=torch.double) / smooth
+    for (name, values), style in zip(series.items(), ("-", "--", ":", "-.", (0, (1, 1))), strict=False):
+        values = torch.as_tensor(values, dtype=torch.double)
+        mean = torch.nn.functional.conv1d(values[None, None], window[None, None])[0, 0]
+        axes.plot(torch.arange(len(mean)) + smooth - 1, mean, linestyle=style, label=name.replace("_", " "))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.legend()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file on white, in 128 colours; the figure is closed."""
+    buffer = io.BytesIO()
+    with plt.rc_context(STYLE):
+        figure.savefig(buffer, format="png", facecolor="white")
+    plt.close(figure)
+    small = io.BytesIO()
+    Image.open(buffer).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def show(figure: Figure, *, alt: str, caption: str) -> None:
+    """Display a figure, its caption and, for those who cannot see it, a text that says what it shows.
+
+    The tier that made the figure is added to the caption.
+
+    Raises:
+        ValueError: ``alt`` or ``caption`` is empty.
+    """
+    image = base64.b64encode(png(figure)).decode()
+    html = f'<img src="data:image/png;base64,{image}" alt="{escape(alt)}" style="max-width: 100%">'
+    _display({"image/png": image, "text/html": html}, alt, caption)
+
+
+def film(frames: Sequence[Figure], *, labels: Sequence[str], alt: str, caption: str) -> None:
+    """Display figures as a film that the reader plays and scrubs, with no kernel and no network.
+
+    Its still, for print and for browsers without scripts, is the last frame.
+
+    Raises:
+        ValueError: the labels do not match the frames, or ``alt`` or ``caption`` is empty.
+    """
+    if len(labels) != len(frames) or not frames:
+        raise ValueError(f"labels: found {len(labels)} for {len(frames)} frames; expected one for each, at least one.")
+    sources = [f"data:image/png;base64,{base64.b64encode(png(frame)).decode()}" for frame in frames]
+    name, last = f"film-{uuid.uuid4().hex[:8]}", len(frames) - 1
+    html = f"""<div class="film" id="{name}">
+<img src="{sources[-1]}" alt="{escape(alt)}" style="max-width: 100%">
+<div class="film-controls" style="display: flex; gap: 0.6em; align-items: center; max-width: 40em">
+<button type="button" aria-label="Play the film" style="min-width: 2.6em; min-height: 2.2em">▶</button>
+<input type="range" min="0" max="{last}" value="{last}" aria-label="Frame of the film" style="flex: 1; min-width: 4em">
+<output style="min-width: 6em">{escape(labels[-1])}</output></div>
+<script>(() => {{
+  const film = document.getElementById("{name}"), frames = {json.dumps(sources)}, labels = {json.dumps(list(labels))};
+  const [image, button, slider, label] = ["img", "button", "input", "output"].map(tag => film.querySelector(tag));
+  let timer = null;
+  const draw = () => {{ image.src = frames[slider.value]; label.value = labels[slider.value]; }};
+  const stop = () => {{ clearInterval(timer); timer = null; button.textContent = "▶"; }};
+  const next = () => {{ slider.value = Number(slider.value) + 1; draw(); if (slider.value == {last}) stop(); }};
+  slider.oninput = () => {{ stop(); draw(); }};
+  button.onclick = () => {{
+    if (timer) return stop();
+    if (slider.value == {last}) slider.value = 0;
+    draw(); button.textContent = "❚❚"; timer = setInterval(next, 250);
+  }};
+}})();</script></div>"""
+    _display({"text/html": html}, alt, caption)
+
+
+def sliders(draw: Callable[..., Figure], *, alt: str, caption: str, **ranges: tuple[float, float, float]) -> None:
+    """Display ``draw(name=value, …)`` with a slider for each name, as (lowest, highest, first value).
+
+    The sliders need a kernel; the rendered book shows the figure at the first values.
+    """
+    import ipywidgets
+
+    first = png(draw(**{name: value for name, (_, _, value) in ranges.items()}))
+    picture = ipywidgets.Image(value=first, format="png", layout={"max_width": "100%"})
+    knobs = {
+        name: ipywidgets.FloatSlider(min=low, max=high, value=value, step=(high - low) / 50, description=name)
+        for name, (low, high, value) in ranges.items()
+    }
+
+    def redraw(_: Any) -> None:
+        picture.value = png(draw(**{name: knob.value for name, knob in knobs.items()}))
+
+    for knob in knobs.values():
+        knob.observe(redraw, names="value")
+    view = {"version_major": 2, "version_minor": 0, "model_id": ipywidgets.VBox([*knobs.values(), picture]).model_id}
+    image = base64.b64encode(first).decode()
+    _display({"application/vnd.jupyter.widget-view+json": view, "image/png": image}, alt, caption)
+
+
+def _display(bundle: dict[str, Any], alt: str, caption: str) -> None:
+    """Display a bundle of representations; the build of the book takes ``alt`` and ``caption`` from its metadata."""
+    from IPython.display import display
+
+    for name, text in (("alt", alt), ("caption", caption)):
+        if not text.strip():
+            raise ValueError(f"{name} is empty; expected a sentence that says what the figure shows.")
+    caption = f"{caption} ({runtime.tier()} tier)"
+    if "text/html" in bundle:  # the rendered book numbers the caption and shows it itself
+        bundle["text/html"] += f'<p class="notebook-only"><em>{escape(caption)}</em></p>'
+    bundle["text/plain"] = f"[Figure: {alt}]"
+    display(bundle, raw=True, metadata={"mmgan": {"alt": alt, "caption": caption}})

@@ -1,0 +1,91 @@
+"""Where the code runs, how long it may train, and which random numbers it sees."""
+
+import os
+import platform
+import random
+from importlib.metadata import version
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+
+
+def device() -> torch.device:
+    """The device that the book trains on: CUDA where there is one, else the CPU.
+
+    ``MMGAN_DEVICE`` overrides the choice (``cpu``, ``cuda``, ``cuda:1``, ``mps``).
+    """
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(os.environ.get("MMGAN_DEVICE", default))
+
+
+def tier() -> Literal["quick", "full"]:
+    """``quick`` trains every chapter on two CPU cores; ``full`` trains longer and larger, on a GPU.
+
+    The default is ``full`` where :func:`device` is CUDA; ``MMGAN_TIER`` overrides it.
+
+    Raises:
+        ValueError: ``MMGAN_TIER`` is neither ``quick`` nor ``full``.
+    """
+    chosen = os.environ.get("MMGAN_TIER") or ("full" if device().type == "cuda" else "quick")
+    if chosen not in ("quick", "full"):
+        raise ValueError(f"MMGAN_TIER is {chosen!r}; expected 'quick' or 'full'.")
+    return chosen
+
+
+def by_tier(*, quick: T, full: T) -> T:
+    """The value for this tier: the only way in which the two tiers of a chapter differ.
+
+    >>> by_tier(quick=100, full=10_000) in (100, 10_000)
+    True
+    """
+    return quick if tier() == "quick" else full
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """Seed Python's, NumPy's and PyTorch's random numbers, and return a CPU generator with the same seed.
+
+    The same seed on the same machine then gives the same numbers, bit for bit on the CPU.
+
+    >>> import torch
+    >>> _ = seed_everything(7); a = torch.randn(3)
+    >>> _ = seed_everything(7); torch.equal(a, torch.randn(3))
+    True
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def processor() -> str:
+    """The name of the CPU as the system tells it, with the number of cores that PyTorch uses."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # not Linux, or a CPU that does not tell its name there
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def report() -> str:
+    """One line each for tier, device, machine, Python and the packages that decide a chapter's numbers."""
+    where = device()
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else processor()
+    lines = [("tier", tier()), ("device", f"{where} ({name})"), ("system", platform.platform(terse=True))]
+    lines += [("python", platform.python_version())]
+    packages = (
+        "mmgan-lib",
+        "torch",
+        "torchvision",
+        "transformers",
+        "numpy",
+        "scikit-learn",
+        "matplotlib",
+        "ipywidgets",
+    )
+    lines += [(package, version(package)) for package in packages]
+    return "\n".join(f"{key:<13} {value}" for key, value in lines)

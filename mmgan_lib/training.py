@@ -1,0 +1,314 @@
+"""The training loop of a GAN: short enough to read, complete enough to trust."""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmgan_lib import checkpoint
+from mmgan_lib.datasets import Batch, Loader
+from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
+
+CHECK_EVERY = 25  # steps between looks at the losses: each look makes the CPU wait for the GPU
+DIVERGED = 1e6  # no loss of a healthy run comes near it
+COMPILE_FROM = 10_000  # steps from which torch.compile earns back its minute on a GPU
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    """What a run of :func:`fit_gan` does.
+
+    Args:
+        steps: generator steps.
+        loss: a key of :data:`mmgan_lib.losses.GAN_LOSSES`.
+        lr: learning rate of both Adam optimisers.
+        lr_discriminator: learning rate of the discriminator's, where it differs.
+        betas: Adam's decay rates of the two moments.
+        n_critic: discriminator steps for each generator step.
+        gp, r1, r2: weights of the penalties in :mod:`mmgan_lib.losses`; 0 leaves a penalty out.
+        penalty_every: compute the penalties at every k-th step only, k times as strong (lazy regularisation,
+            Karras et al., 2020).
+        clip: after each discriminator step clip its weights to [-clip, clip]; None for no clipping.
+        ema: decay of the running average of the generator's weights (Karras et al., 2018).
+        checkpoint_every: steps between checkpoints, where :func:`fit_gan` is given a folder.
+
+    Raises:
+        ValueError: an unknown loss, or a count below 1.
+    """
+
+    steps: int
+    loss: str = "non_saturating"
+    lr: float = 2e-4
+    lr_discriminator: float | None = None
+    betas: tuple[float, float] = (0.5, 0.999)
+    n_critic: int = 1
+    gp: float = 0.0
+    r1: float = 0.0
+    r2: float = 0.0
+    penalty_every: int = 1
+    clip: float | None = None
+    ema: float = 0.999
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.loss not in GAN_LOSSES:
+            raise ValueError(f"loss is {self.loss!r}; expected one of {', '.join(GAN_LOSSES)}.")
+        for name in ("steps", "n_critic", "penalty_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1.")
+
+
+@dataclass
+class History:
+    """What a run of :func:`fit_gan` leaves behind.
+
+    Attributes:
+        discriminator_loss: (steps,) its loss at each step, penalties included.
+        generator_loss: (steps,) its loss at each step.
+        seconds: time spent in the loop, over all resumed parts.
+        images_per_second: real samples that the discriminator saw in a second.
+        watched: step → what ``watch`` returned there.
+        ema: a copy of the generator with averaged weights, in eval mode: the one to sample from.
+    """
+
+    discriminator_loss: Tensor
+    generator_loss: Tensor
+    seconds: float
+    images_per_second: float
+    watched: dict[int, Any] = field(repr=False)
+    ema: nn.Module = field(repr=False)
+
+
+class DivergedError(FloatingPointError):
+    """A loss became NaN, infinite or absurdly large; the message names the step and the loss."""
+
+
+def fit_gan(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    loader: Loader,
+    config: GANConfig,
+    *,
+    condition: Callable[[Batch], Tensor] | None = None,
+    watch: Callable[[int, nn.Module, nn.Module], Any] | None = None,
+    watch_at: Collection[int] = (),
+    folder: str | Path | None = None,
+    resume: bool = False,
+) -> History:
+    """Train a generator and a discriminator against each other (Goodfellow et al., 2014).
+
+    The noise comes from PyTorch's global random numbers: seed them with
+    :func:`mmgan_lib.runtime.seed_everything`.
+
+    Args:
+        generator: maps noise (B, generator.latent_dim), and a condition where there is one, to samples.
+        discriminator: maps samples, and a condition where there is one, to logits (B,).
+        loader: ``loader.batch(i)`` gives the i-th :class:`Batch` of images, or tensor of samples.
+        condition: maps a batch to its conditions (B, D).
+        watch: called as ``watch(step, averaged_generator, discriminator)``, without gradients, once ``step`` steps
+            are done; the tensors that it returns are kept in ``history.watched``, the frames of a film.
+        watch_at: the steps, 0 to ``config.steps``, at which to watch.
+        folder: where to keep checkpoints.
+        resume: go on from the newest checkpoint in ``folder``; on the CPU the result is the same, bit for bit, as
+            that of a run that never stopped.
+
+    Raises:
+        DivergedError: a loss is not finite, or larger than a million.
+        ValueError: ``folder`` holds another run.
+        mmgan_lib.checkpoint.CheckpointError: the newest checkpoint is damaged.
+    """
+    run = _Run(generator, discriminator, loader, config)
+    first = run.restore(Path(folder), resume) if folder else 0
+    fast_generator, fast_discriminator, autocast = _for_device(generator, discriminator, config, run.device)
+    weights = [weight for weight in discriminator.parameters() if weight.requires_grad]
+    loss = GAN_LOSSES[config.loss]
+    began = time.perf_counter() - run.seconds
+
+    def show(step: int) -> None:
+        if watch is not None and step in watch_at:
+            with torch.no_grad(), torch.random.fork_rng():
+                run.watched[step] = watch(step, run.models["ema"], discriminator)
+
+    bar = tqdm(range(first, config.steps), "GAN", config.steps, initial=first, leave=False, mininterval=0.5)
+    for step in bar:
+        show(step)
+        for turn in range(config.n_critic):
+            real, given = _inputs(loader.batch(step * config.n_critic + turn), condition, run.device)
+            z = torch.randn(len(real), generator.latent_dim, device=run.device)
+            needs_graph = turn == config.n_critic - 1  # only the last fakes train the generator
+            with autocast:
+                with torch.set_grad_enabled(needs_graph):
+                    fake = fast_generator(z, *given)
+                real_logits = fast_discriminator(real, *given).float()
+                fake_logits = fast_discriminator(fake.detach(), *given).float()
+            d_loss = loss.discriminator(real=real_logits, fake=fake_logits)
+            if step % config.penalty_every == 0:
+                d_loss = d_loss + config.penalty_every * _penalties(config, discriminator, real, fake, given)
+            _descend(run.optimizers["discriminator"], d_loss)
+            if config.clip is not None:
+                clip_weights(discriminator, config.clip)
+
+        _freeze(weights)  # the generator's step needs no gradient of the discriminator's weights
+        with autocast:
+            fake_logits = fast_discriminator(fake, *given).float()
+            real_logits = fast_discriminator(real, *given).float() if loss.generator_sees_real else None
+        g_loss = loss.generator(real=real_logits, fake=fake_logits)
+        _descend(run.optimizers["generator"], g_loss)
+        _freeze(weights, False)
+
+        _average(run.models["ema"], generator, decay=min(config.ema, (1 + step) / (10 + step)))
+        run.losses[step, 0], run.losses[step, 1] = d_loss.detach(), g_loss.detach()
+        done, run.seconds = step + 1, time.perf_counter() - began
+        if done % CHECK_EVERY == 0 or done % config.checkpoint_every == 0 or done == config.steps:
+            d, g = run.check(done)
+            bar.set_postfix_str(f"D {d:.2f}, G {g:.2f}, {run.images_per_second(done):.0f} images/s")
+        if folder and (done % config.checkpoint_every == 0 or done == config.steps):
+            run.save(Path(folder), done)
+    show(config.steps)
+    d_losses, g_losses = run.losses.cpu().unbind(1)
+    speed = run.images_per_second(config.steps)
+    return History(d_losses, g_losses, run.seconds, speed, run.watched, run.models["ema"])
+
+
+class _Run:
+    """Everything that changes while a GAN trains, and so everything that a checkpoint holds."""
+
+    def __init__(self, generator: nn.Module, discriminator: nn.Module, loader: Loader, config: GANConfig) -> None:
+        self.device = next(generator.parameters()).device
+        average = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.models = {"generator": generator, "discriminator": discriminator, "ema": average}
+        rates = {"generator": config.lr, "discriminator": config.lr_discriminator or config.lr}
+        self.optimizers = {
+            name: torch.optim.Adam(
+                self.models[name].parameters(), lr=rate, betas=config.betas, fused=self.device.type == "cuda"
+            )
+            for name, rate in rates.items()
+        }
+        self.losses = torch.zeros(config.steps, 2, device=self.device)
+        self.watched: dict[int, Any] = {}
+        self.seconds, self.checked = 0.0, 0
+        self.samples_per_step = loader.batch_size * config.n_critic
+        settings = dataclasses.asdict(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
+        self.settings = {name: value for name, value in settings.items() if name not in ("steps", "checkpoint_every")}
+
+    def images_per_second(self, done: int) -> float:
+        return done * self.samples_per_step / self.seconds
+
+    def check(self, done: int) -> tuple[float, float]:
+        """Stop at the first loss that is not a sane number; else give the newest of both."""
+        recent = self.losses[self.checked : done].cpu()
+        bad = ~(recent.abs() < DIVERGED)  # also true for NaN
+        if bad.any():
+            row, column = bad.nonzero()[0].tolist()
+            name, step = ("discriminator", "generator")[column], self.checked + row
+            raise DivergedError(
+                f"The {name}'s loss is {recent[row, column]:.3g} at step {step}; expected a number within "
+                f"±{DIVERGED:.0e}. Lower the learning rate, or constrain the discriminator."
+            )
+        self.checked = done
+        return tuple(recent[-1].tolist())
+
+    def save(self, folder: Path, done: int) -> None:
+        state = {
+            "settings": self.settings,
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+            "losses": self.losses[:done].cpu(),
+            "watched": self.watched,
+            "seconds": self.seconds,
+        }
+        checkpoint.save(folder, step=done, models=self.models, state=state)
+
+    def restore(self, folder: Path, resume: bool) -> int:
+        """Go back to the newest checkpoint in the folder, and give its step; 0 where there is none."""
+        newest = checkpoint.latest(folder)
+        if newest is None:
+            return 0
+        if not resume:
+            raise ValueError(
+                f"folder {folder} holds {newest.name}; pass resume=True to go on, or name an empty folder."
+            )
+        state = checkpoint.load(newest, {})
+        for name, value in self.settings.items():
+            if state["settings"][name] != value:
+                raise ValueError(
+                    f"{name} is {value}, but the run in {folder} was begun with {state['settings'][name]}."
+                )
+        checkpoint.load(newest, self.models)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        torch.set_rng_state(state["random"][0])
+        torch.cuda.set_rng_state_all(state["random"][1:])
+        done = min(len(state["losses"]), len(self.losses))
+        self.losses[:done] = state["losses"][:done]
+        self.watched, self.seconds, self.checked = state["watched"], state["seconds"], done
+        return done
+
+
+def _for_device(
+    generator: nn.Module, discriminator: nn.Module, config: GANConfig, device: torch.device
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor], torch.autocast]:
+    """The two networks as they run fastest, and the precision they run in.
+
+    On CUDA: channels last, bfloat16 where the hardware has it, and compiled where the run is long. The penalties
+    keep the plain discriminator: compiled code has no second derivative, and bfloat16 is too coarse for it.
+    """
+    if device.type != "cuda":
+        return generator, discriminator, torch.autocast(device.type, enabled=False)
+    for module in (generator, discriminator):
+        module.to(memory_format=torch.channels_last)
+    bfloat16 = torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.get_device_capability(device) >= (8, 0))
+    if config.steps < COMPILE_FROM:
+        return generator, discriminator, bfloat16
+    return torch.compile(generator), torch.compile(discriminator), bfloat16
+
+
+def _inputs(
+    batch: Batch | Tensor, condition: Callable[[Batch], Tensor] | None, device: torch.device
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The real samples, and the condition as a tuple of one or none."""
+    batch = batch.to(device)
+    real = batch if isinstance(batch, Tensor) else batch.image
+    return real, () if condition is None else (condition(batch),)
+
+
+def _penalties(
+    config: GANConfig, discriminator: nn.Module, real: Tensor, fake: Tensor, given: tuple[Tensor, ...]
+) -> Tensor | float:
+    def judge(samples: Tensor) -> Tensor:
+        return discriminator(samples, *given)
+
+    total = 0.0
+    if config.gp:
+        total = total + config.gp * gradient_penalty(judge, real=real, fake=fake)
+    if config.r1:
+        total = total + config.r1 * r1(judge, real=real)
+    if config.r2:
+        total = total + config.r2 * r2(judge, fake=fake)
+    return total
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def _freeze(weights: list[nn.Parameter], frozen: bool = True) -> None:
+    for weight in weights:
+        weight.requires_grad_(not frozen)
+
+
+@torch.no_grad()
+def _average(average: nn.Module, model: nn.Module, *, decay: float) -> None:
+    """average ← decay · average + (1 − decay) · model for the weights; the buffers are copied."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+    for kept, current in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(current)

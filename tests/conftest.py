@@ -1,0 +1,37 @@
+"""What the tests of the book share: where it is, and a browser that looks at it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "book: looks at the book as `make book` made it")
+
+
+@pytest.fixture(scope="session")
+def html() -> Path:
+    """The folder of the built book."""
+    folder = ROOT / "_build" / "html"
+    if not folder.exists():
+        pytest.fail("there is no built book in _build/html: run `make book` first")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A headless Chromium found on PATH."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser on PATH (looked for {', '.join(BROWSERS)}); .ci/run installs Debian's chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,0 +1,399 @@
+"""Batch, Loader, the toy mixtures and the digits."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmgan_lib.datasets import Batch, DialDigits, Digits, Loader, SpokenDigits, gaussian_grid, gaussian_ring
+from mmgan_lib.datasets.digits import DIAL_TONES, WORDS
+from mmgan_lib.datasets.loader import _fits
+
+
+def real_data() -> Path:
+    for folder in (os.environ.get("MMGAN_DATA"), Path(__file__).parents[2] / "shared/data"):
+        if folder and (Path(folder) / "fsdd/recordings").is_dir():
+            return Path(folder)
+    pytest.skip("neither MMGAN_DATA nor ../shared/data holds MNIST and FSDD")
+
+
+def numbered(n: int) -> Batch:
+    """n samples whose every field tells which sample it is."""
+    i = torch.arange(n)
+    return Batch(
+        image=i.view(n, 1, 1, 1).float(), label=i, text=tuple(str(k) for k in range(n)), present=i[:, None] > 2
+    )
+
+
+def told(batch: Batch) -> list[int]:
+    """Which samples a batch holds, after a check that all of its fields agree on it."""
+    labels = batch.label.tolist()
+    assert batch.image.flatten().tolist() == labels
+    assert [int(word) for word in batch.text] == labels
+    assert batch.present[:, 0].tolist() == [k > 2 for k in labels]
+    return labels
+
+
+class TestBatch:
+    @pytest.mark.parametrize(
+        ("index", "expected"),
+        [
+            (3, [3]),
+            (-1, [5]),
+            (slice(1, 4), [1, 2, 3]),
+            (slice(None, None, 2), [0, 2, 4]),
+            ([4, 0, 4], [4, 0, 4]),
+            (torch.tensor([5, 1]), [5, 1]),
+            (torch.tensor(2), [2]),
+            (torch.tensor([True, False, False, True, False, True]), [0, 3, 5]),
+            ([False, True, False, False, False, False], [1]),
+        ],
+    )
+    def test_every_field_is_indexed_alike(self, index, expected):
+        chosen = numbered(6)[index]
+        assert told(chosen) == expected
+        assert len(chosen) == len(expected)
+        assert chosen.wave is None
+
+    def test_iterates_over_batches_of_one(self):
+        assert [told(one) for one in numbered(3)] == [[0], [1], [2]]
+
+    @pytest.mark.parametrize("index", [6, -7, [0, 6], torch.tensor([6])])
+    def test_refuses_a_sample_that_is_not_there(self, index):
+        with pytest.raises(IndexError, match="out of"):
+            numbered(6)[index]
+
+    def test_refuses_a_mask_of_another_length(self):
+        with pytest.raises(IndexError, match=r"shape \(6,\), found \(5,\)"):
+            numbered(6)[torch.ones(5, dtype=torch.bool)]
+
+    def test_refuses_fields_of_different_lengths_by_name(self):
+        with pytest.raises(ValueError, match="image has 2, label has 3, text has 1"):
+            Batch(image=torch.zeros(2, 1, 4, 4), label=torch.zeros(3, dtype=torch.int64), text=("one",))
+
+    def test_refuses_to_be_empty_of_fields(self):
+        with pytest.raises(ValueError, match="found no field"):
+            Batch()
+
+    def test_moves_whole(self):
+        moved = numbered(4).to("meta")
+        assert {moved.image.device.type, moved.label.device.type, moved.present.device.type} == {"meta"}
+        assert moved.device.type == "meta"
+        assert moved.text == ("0", "1", "2", "3")
+
+    def test_text_alone_is_a_batch(self):
+        batch = Batch(text=("a", "b", "c"))
+        assert batch[torch.tensor([2, 0])].text == ("c", "a")
+        assert (batch.device.type, batch.nbytes) == ("cpu", 0)
+
+    def test_nbytes_counts_every_tensor(self):
+        assert numbered(6).nbytes == 6 * (4 + 8 + 1)
+
+    def test_a_new_field_costs_one_line(self):
+        @dataclass(frozen=True, eq=False, repr=False)
+        class Clip(Batch):
+            frames: Tensor | None = None
+
+        clip = Clip(label=torch.arange(3), frames=torch.arange(3.0))
+        assert clip[[2, 1]].frames.tolist() == [2.0, 1.0]
+        assert clip.to("meta").frames.device.type == "meta"
+        with pytest.raises(ValueError, match="frames has 2"):
+            Clip(label=torch.arange(3), frames=torch.zeros(2))
+
+
+class TestLoader:
+    def test_an_epoch_holds_each_sample_at_most_once(self):
+        loader = Loader(numbered(23), 5)
+        assert len(loader) == 4
+        seen = [k for batch in loader.epoch(3) for k in told(batch)]
+        assert len(seen) == len(set(seen)) == 20
+
+    def test_training_resumed_at_any_step_sees_the_same_batches(self):
+        whole = Loader(numbered(23), 5, seed=9)
+        uninterrupted = [told(whole.batch(step)) for step in range(30)]
+        for start in (1, 4, 17):
+            resumed = Loader(numbered(23), 5, seed=9)
+            assert [told(resumed.batch(step)) for step in range(start, 30)] == uninterrupted[start:]
+        assert [told(whole.batch(step)) for step in (29, 3, 11)] == [uninterrupted[step] for step in (29, 3, 11)]
+
+    def test_epochs_are_the_steps_in_order(self):
+        loader = Loader(numbered(12), 4, seed=2)
+        assert [told(b) for e in range(3) for b in loader.epoch(e)] == [told(loader.batch(step)) for step in range(9)]
+        assert [told(b) for b in loader] == [told(b) for b in loader.epoch(0)]
+
+    def test_every_epoch_and_every_seed_has_an_order_of_its_own(self):
+        orders = {tuple(Loader(torch.arange(50), 50, seed=s).batch(e).tolist()) for s in range(5) for e in range(5)}
+        assert len(orders) == 25
+
+    def test_shuffled_epochs_are_uniform(self):
+        """Over E epochs sample k comes first E/N times; six standard deviations of the binomial are allowed."""
+        n, epochs = 5, 2000
+        loader = Loader(torch.arange(n), n)
+        first = Counter(loader.batch(epoch)[0].item() for epoch in range(epochs))
+        allowed = 6 * (epochs * (1 / n) * (1 - 1 / n)) ** 0.5
+        assert all(abs(first[k] - epochs / n) < allowed for k in range(n))
+
+    def test_unshuffled_keeps_order_and_the_last_batch(self):
+        loader = Loader(numbered(7), 3, shuffle=False)
+        assert [told(batch) for batch in loader] == [[0, 1, 2], [3, 4, 5], [6]]
+        assert len(loader) == 3
+        assert [told(batch) for batch in Loader(numbered(2), 100, shuffle=False)] == [[0, 1]]
+
+    def test_draws_rows_of_a_tensor(self):
+        points = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+        drawn = torch.cat(list(Loader(points, 5)))
+        assert sorted(drawn.tolist()) == sorted(points.tolist())
+
+    @pytest.mark.parametrize("batch_size", [0, -1, 8])
+    def test_refuses_a_batch_that_cannot_be_filled(self, batch_size):
+        with pytest.raises(ValueError, match=f"between 1 and the 7 samples there are, found {batch_size}"):
+            Loader(numbered(7), batch_size)
+
+    def test_refuses_no_data(self):
+        with pytest.raises(ValueError, match="0 samples"):
+            Loader(torch.zeros(0, 2), 1, shuffle=False)
+
+    def test_data_stays_where_it_is_unless_told(self):
+        data = Batch(label=torch.arange(6)).to("meta")
+        assert Loader(data, 2).batch(0).device.type == "meta"
+
+    def test_data_moves_once_and_batches_come_from_there(self):
+        loader = Loader(torch.arange(6.0), 2, device="meta")
+        assert loader.data.device.type == "meta"
+        assert loader.batch(1).device.type == "meta"
+
+    def test_what_cannot_move_whole_is_moved_batch_by_batch(self):
+        digits = DialDigits(train=False, n=20)
+        loader = Loader(digits, 4, device="meta")
+        assert loader.data is digits
+        assert loader.batch(0).wave.device.type == "meta"
+
+    def test_a_gpu_holds_what_takes_less_than_half_of_its_free_memory(self, monkeypatch):
+        data, gpu = torch.zeros(25, dtype=torch.float32), torch.device("cuda")
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (200, 1000))
+        assert not _fits(data, gpu)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (202, 1000))
+        assert _fits(data, gpu)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_drawing_on_a_gpu_never_waits_for_it(self):
+        loader = Loader(Batch(image=torch.zeros(64, 1, 4, 4), label=torch.arange(64)), 16, device="cuda")
+        loader.batch(0)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            batches = [loader.batch(step) for step in range(1, 4)]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert all(batch.device.type == "cuda" for batch in batches)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class TestToy:
+    def test_the_ring_of_the_literature(self):
+        ring = gaussian_ring(10, generator=seeded(0))
+        assert ring.points.dtype == ring.centres.dtype == torch.float32
+        assert ring.std == 0.01
+        half = 0.5**0.5
+        expected = [[1, 0], [half, half], [0, 1], [-half, half], [-1, 0], [-half, -half], [0, -1], [half, -half]]
+        torch.testing.assert_close(ring.centres, torch.tensor(expected))
+
+    def test_the_grid_of_the_literature(self):
+        grid = gaussian_grid(10, generator=seeded(0))
+        assert grid.std == 0.05
+        assert {tuple(c) for c in grid.centres.tolist()} == {(x, y) for x in range(-4, 5, 2) for y in range(-4, 5, 2)}
+
+    @pytest.mark.parametrize(
+        "make", [lambda n, g: gaussian_ring(n, generator=g), lambda n, g: gaussian_grid(n, generator=g)]
+    )
+    def test_points_are_round_gaussians_in_equal_numbers(self, make):
+        n = 50_000
+        points, centres, std = make(n, seeded(3))
+        distance, mode = torch.cdist(points, centres).min(dim=1)
+        counts = torch.bincount(mode, minlength=len(centres))
+        share = n / len(centres)
+        assert (counts - share).abs().max() < 6 * share**0.5
+        offset = (points - centres[mode]) / std
+        assert offset.mean(0).abs().max() < 6 / n**0.5
+        torch.testing.assert_close(offset.T.cov(), torch.eye(2), atol=0.04, rtol=0)
+        # Of a round Gaussian 1 - exp(-r²/2) lies within r standard deviations: 98.9 % within three.
+        assert (distance < 3 * std).float().mean().item() == pytest.approx(0.98889, abs=0.003)
+
+    def test_other_shapes(self):
+        assert gaussian_ring(4, modes=3, radius=2.0).centres.norm(dim=1).tolist() == pytest.approx([2.0] * 3)
+        assert gaussian_grid(4, side=2, spacing=1.0, std=0.0).centres.abs().unique().tolist() == [0.5]
+
+    def test_the_generator_decides(self):
+        first, again, other = (gaussian_ring(100, generator=seeded(s)).points for s in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_refuses_nothing_to_draw(self):
+        with pytest.raises(ValueError, match="n must be at least 1, found 0"):
+            gaussian_ring(0)
+        with pytest.raises(ValueError, match="modes must be at least 1, found 0"):
+            gaussian_ring(5, modes=0)
+        with pytest.raises(ValueError, match="side must be at least 1, found -1"):
+            gaussian_grid(5, side=-1)
+
+
+def make_digits(kind: type[Digits], **options) -> Digits:
+    return kind(**options, **({"root": real_data()} if kind is SpokenDigits else {}))
+
+
+@pytest.fixture(scope="module", params=[DialDigits, SpokenDigits])
+def splits(request) -> tuple[Digits, Digits]:
+    return make_digits(request.param), make_digits(request.param, train=False)
+
+
+def rows(tensor: Tensor) -> set[bytes]:
+    return {row.numpy().tobytes() for row in tensor}
+
+
+class TestDigits:
+    """What holds for both kinds of digits."""
+
+    def test_a_batch_has_every_modality(self, splits):
+        batch = splits[1][torch.tensor([3, 14, 15, 9])]
+        assert (batch.image.shape, batch.wave.shape) == ((4, 1, 32, 32), (4, 8000))
+        assert (batch.image.dtype, batch.wave.dtype, batch.label.dtype) == (torch.float32, torch.float32, torch.int64)
+        assert batch.text == tuple(WORDS[label] for label in batch.label)
+
+    def test_values_fill_their_range(self, splits):
+        for digits in splits:
+            batch = digits[:300]
+            assert batch.image.min() == -1
+            assert batch.image.max() == 1
+            assert 0.05 < batch.wave.abs().amax(dim=1).mean() <= batch.wave.abs().max() <= 1
+
+    def test_every_kind_of_index(self, splits):
+        digits = splits[1]
+        expected = digits[torch.tensor([4, 5])]
+        mask = torch.zeros(len(digits), dtype=torch.bool)
+        mask[[4, 5]] = True
+        for index in (slice(4, 6), [4, 5], mask):
+            chosen = digits[index]
+            assert torch.equal(chosen.wave, expected.wave)
+            assert torch.equal(chosen.image, expected.image)
+        assert torch.equal(digits[5].wave, expected.wave[1:])
+        with pytest.raises(IndexError):
+            digits[len(digits)]
+
+    def test_labels_match_pictures(self, splits):
+        """The mean picture of each digit in the training split reads the test split."""
+        train, test = (digits.pictures() for digits in splits)
+        means = torch.stack([train.image[train.label == digit].mean(0) for digit in range(10)])
+        nearest = torch.cdist(test.image.flatten(1), means.flatten(1)).argmin(dim=1)
+        assert (nearest == test.label).float().mean() > 0.8
+
+    def test_the_splits_share_no_picture_and_no_sound(self, splits):
+        train, test = splits
+        assert not rows(train.image) & rows(test.image)
+        assert not rows(train.sound[0]) & rows(test.sound[0])
+
+    def test_loads(self, splits):
+        loader = Loader(splits[1], 7, seed=4)
+        first = loader.batch(0)
+        again = Loader(splits[1], 7, seed=4).batch(0)
+        assert torch.equal(first.wave, again.wave)
+        assert first.text == again.text
+        assert len(first) == 7
+
+    @pytest.mark.parametrize("kind", [DialDigits, SpokenDigits])
+    def test_the_seed_draws_pictures_and_sounds(self, kind):
+        first, again, other = (make_digits(kind, train=False, n=60, seed=s) for s in (5, 5, 6))
+        assert len(first) == len(first.pictures()) == 60
+        assert torch.equal(first.image, again.image)
+        assert torch.equal(first[:].wave, again[:].wave)
+        assert not torch.equal(first.image, other.image)
+        assert not torch.equal(first[:].wave, other[:].wave)
+        assert len(rows(first.image) & rows(make_digits(kind, train=False).image)) == 60
+
+    @pytest.mark.parametrize("kind", [DialDigits, SpokenDigits])
+    @pytest.mark.parametrize("n", [0, 10_001])
+    def test_refuses_more_pictures_than_there_are(self, kind, n):
+        with pytest.raises(ValueError, match=f"pictures of this split, found {n}"):
+            make_digits(kind, train=False, n=n)
+
+
+class TestDialDigits:
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_each_sound_has_the_two_frequencies_of_its_key(self, seed):
+        """The strongest frequency of each tone group is within the 1.8 % that Q.23 allows."""
+        digits = DialDigits(train=False, seed=seed)[:]
+        spectrum = torch.fft.rfft(digits.wave).abs()  # one second: bin f is f Hz
+        low = spectrum[:, 600:1050].argmax(dim=1) + 600
+        high = spectrum[:, 1100:1600].argmax(dim=1) + 1100
+        for found, expected in ((low, 0), (high, 1)):
+            true = torch.tensor([DIAL_TONES[label][expected] for label in digits.label.tolist()])
+            assert ((found - true).abs() <= 0.018 * true).all()
+
+    def test_sounds_vary_in_length_level_and_noise(self):
+        wave = DialDigits(train=False)[:].wave
+        noise = wave[:, -3000:].std(dim=1)  # no key is held for longer than 0.6 s
+        level = wave[:, :800].abs().amax(dim=1)  # and none for less than 0.1 s
+        sounding = wave.unfold(1, 80, 80).std(dim=2) > 2.5 * noise[:, None] + 0.005
+        seconds = sounding.sum(dim=1) / 100
+        for value, low, high in ((noise, 0.001, 0.02), (level, 0.1, 0.8), (seconds, 0.1, 0.6)):
+            assert value.quantile(0.1) < low + 0.25 * (high - low)
+            assert value.quantile(0.9) > low + 0.75 * (high - low)
+
+    def test_splits_are_stratified_and_the_same_for_every_seed(self):
+        train, test = DialDigits(seed=0), DialDigits(train=False, seed=0)
+        assert (len(train), len(test)) == (1437, 360)
+        whole = torch.bincount(torch.cat([train.label, test.label]))
+        assert (torch.bincount(test.label) - whole * 360 / 1797).abs().max() < 1
+        assert torch.equal(test.image, DialDigits(train=False, seed=1).image)
+
+    def test_content_is_pinned(self):
+        batch = DialDigits(train=False, n=100, seed=0)[:]
+        found = sha256()
+        for field in (batch.image, batch.wave, batch.label):
+            found.update(field.numpy().tobytes())
+        found.update(" ".join(batch.text).encode())
+        assert found.hexdigest() == "468c8f83173df568c3b458db774e128a3d9f685e098e3f64f0690e6a95047b05"
+
+
+class TestSpokenDigits:
+    def test_official_splits(self):
+        train, test = (SpokenDigits(train=train, root=real_data()) for train in (True, False))
+        assert (len(train), len(test)) == (60_000, 10_000)
+        assert (len(train.sound[0]), len(test.sound[0])) == (2700, 300)
+
+    def test_each_picture_has_a_recording_of_its_digit_from_its_split(self):
+        """Against the files themselves, read with soundfile."""
+        import soundfile
+
+        digits = SpokenDigits(train=False, root=real_data(), seed=3)
+        says = {}
+        for file in (real_data() / "fsdd/recordings").glob("*_[0-4].wav"):
+            samples = torch.from_numpy(soundfile.read(file, dtype="float32")[0])[:8000]
+            says[torch.nn.functional.pad(samples, (0, 8000 - len(samples))).numpy().tobytes()] = int(file.name[0])
+        batch = digits[torch.arange(0, 10_000, 5)]
+        assert [says[wave.numpy().tobytes()] for wave in batch.wave] == batch.label.tolist()
+        assert len(rows(batch.wave)) > 0.95 * len(says) == 285
+
+    def test_the_picture_is_framed_not_stretched(self):
+        digits = SpokenDigits(train=False, root=real_data())
+        raw = (real_data() / "mnist/MNIST/raw/t10k-images-idx3-ubyte").read_bytes()[16 : 16 + 784]
+        image = digits.image[0, 0]
+        inside = torch.tensor(list(raw)).reshape(28, 28) / 127.5 - 1
+        torch.testing.assert_close(image[2:30, 2:30], inside)
+        assert (image[[0, 1, 30, 31]] == -1).all()
+        assert (image[:, [0, 1, 30, 31]] == -1).all()
+
+
+def test_import_costs_no_heavy_package():
+    heavy = "{'sklearn', 'pooch', 'requests', 'soundfile', 'transformers', 'ipywidgets'}"
+    code = f"import sys, mmgan_lib.datasets; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,138 @@
+"""The chapters: what their sources keep to, and what must not be in their executed copies."""
+
+import re
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from tools import address, book
+
+CHAPTERS = book.chapters(ROOT)
+REPOSITORY, VERSION = address.project(ROOT)
+SETUP = f"""\
+import sys
+
+if "google.colab" in sys.modules:
+    %pip install -q git+{REPOSITORY}@v{VERSION}"""
+PROGRESS = re.compile(r"\d+%\||\d+(it|ex|step)|\bit/s\b|s/it\b")  # what tqdm writes
+MOST_LINES = 25
+MOST_CODE_CELLS = 3
+
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def test_every_notebook_is_in_the_book() -> None:
+    assert sorted(CHAPTERS) == sorted((ROOT / "book").glob("*.ipynb"))
+
+
+@each_chapter
+def test_source_is_a_valid_notebook_without_outputs(path: Path) -> None:
+    notebook = read(path)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.keys() == {"kernelspec", "language_info"}
+    for cell in code_cells(notebook):
+        assert (cell.outputs, cell.execution_count) == ([], None), cell.id
+
+
+@each_chapter
+def test_cell_ids_are_kept(path: Path) -> None:
+    repeated = [name for name, count in Counter(cell.id for cell in read(path).cells).items() if count > 1]
+    assert repeated == []
+
+
+@each_chapter
+def test_first_code_cell_installs_the_library_on_colab(path: Path) -> None:
+    first = code_cells(read(path))[0]
+    assert first.source == SETUP
+    assert first.metadata.tags == ["setup"]
+
+
+@each_chapter
+def test_rhythm_of_words_and_code(path: Path) -> None:
+    notebook = read(path)
+    long = [cell.id for cell in code_cells(notebook) if len(cell.source.splitlines()) > MOST_LINES]
+    assert long == [], f"cells of more than {MOST_LINES} lines"
+    runs = [
+        [cell.id for cell in run]
+        for kind, run in groupby(notebook.cells, lambda cell: cell.cell_type)
+        if kind == "code"
+    ]
+    assert [run for run in runs if len(run) > MOST_CODE_CELLS] == [], f"more than {MOST_CODE_CELLS} code cells in a row"
+
+
+@each_chapter
+def test_claims_are_checked(path: Path) -> None:
+    assert any(re.search(r"(?m)^\s*claim\(", cell.source) for cell in code_cells(read(path)))
+
+
+def executed(path: Path) -> nbformat.NotebookNode:
+    copy = book.read_executed(ROOT, path)
+    if copy is None:
+        pytest.fail(f"{path.name} has no executed copy: run `make book` first")
+    return copy
+
+
+def outputs(path: Path) -> list[tuple[str, nbformat.NotebookNode]]:
+    return [(cell.id, output) for cell in code_cells(executed(path)) for output in cell.outputs]
+
+
+@pytest.mark.book
+@each_chapter
+def test_executed_copy_is_of_this_source(path: Path) -> None:
+    assert [(cell.id, cell.source) for cell in executed(path).cells] == [
+        (cell.id, cell.source) for cell in read(path).cells
+    ]
+
+
+@pytest.mark.book
+@each_chapter
+def test_executed_copy_has_neither_errors_nor_warnings(path: Path) -> None:
+    assert [(cell, output.ename) for cell, output in outputs(path) if output.output_type == "error"] == []
+    streams = [(cell, output.text) for cell, output in outputs(path) if output.get("name") == "stderr"]
+    lines = [(cell, line.strip()) for cell, text in streams for line in re.split(r"[\r\n]", text)]
+    assert [(cell, line) for cell, line in lines if line and not PROGRESS.search(line)] == []
+
+
+@pytest.mark.book
+@each_chapter
+def test_every_figure_has_alt_text_caption_and_name(path: Path) -> None:
+    pictures = [(cell, output) for cell, output in outputs(path) if "image/png" in output.get("data", {})]
+    assert pictures
+    for cell, output in pictures:
+        about = output.metadata.get("mmgan", {})
+        assert len(about.get("alt", "").split()) > 4, f"cell {cell}: a figure whose alt text does not say what it shows"
+        assert about.get("caption"), f"cell {cell}: a figure without a caption"
+        assert about.get("name", "").startswith("fig-"), f"cell {cell}: a figure without a name fig-…"
+
+
+@pytest.mark.book
+def test_figures_have_names_of_their_own() -> None:
+    named = [
+        output.metadata.mmgan.name
+        for path in CHAPTERS
+        for _, output in outputs(path)
+        if "mmgan" in output.get("metadata", {})
+    ]
+    assert [name for name, count in Counter(named).items() if count > 1] == []
+
+
+@pytest.mark.book
+@each_chapter
+def test_claims_are_shown_in_the_executed_copy(path: Path) -> None:
+    for cell in code_cells(executed(path)):
+        if re.search(r"(?m)^claim\(", cell.source):
+            assert any("data" in output for output in cell.outputs), cell.id
