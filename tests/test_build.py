@@ -1,6 +1,8 @@
 """Faults planted in a small project: the build must name them, and lose nothing that was done."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,14 @@ def report():
     return "tier quick\\ndevice cpu (test)"
 """
 USES_LIBRARY = "import sys\n\nfrom mmgan_lib.runtime import WORD\n\nprint(f'word: {WORD}; python: {sys.executable}')"
+SHOWS_TWO_FIGURES = """\
+from IPython.display import HTML, display
+
+for word in ("first", "second"):
+    about = {"alt": f"Alt of the {word}.", "caption": f"Caption of the *{word}*."}
+    display({"image/png": "iVBORw0KGgo=", "text/html": "<i>unseen</i>"}, raw=True, metadata={"mmgan": about})
+display(HTML("<b>after both</b>"))
+"""
 MACHINE = {"tier": "quick", "device": "cpu (test)"}
 
 
@@ -36,21 +46,22 @@ def write_notebook(project: Path, name: str, *sources: str) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A book of one page of text and two chapters, with a library of one word."""
-    for folder in ("book", "mmgan_lib"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "_config.yml").write_text(
-        "title: Test\nonly_build_toc_files: true\nexecute: {execute_notebooks: 'off'}\n"
-    )
+    """A book of one page of text and two chapters, with this book's settings and a library of one word."""
+    for name in ("_config.yml", "book/references.bib", "book/_static"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, tmp_path / name)
     (tmp_path / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/intro\nchapters: [{file: book/01_one}, {file: book/02_two}]\n"
+        "format: jb-book\nroot: book/intro\n"
+        "parts: [{numbered: true, chapters: [{file: book/01_one}, {file: book/02_two}]}]\n"
     )
     (tmp_path / "book" / "intro.md").write_text("# Intro\n\n```{include} environment.txt\n```\n")
     (tmp_path / "uv.lock").write_text("lock")
+    (tmp_path / "mmgan_lib").mkdir()
     (tmp_path / "mmgan_lib" / "__init__.py").touch()
     (tmp_path / "mmgan_lib" / "runtime.py").write_text(RUNTIME)
     write_notebook(tmp_path, "01_one", USES_LIBRARY)
-    write_notebook(tmp_path, "02_two", "1 + 1")
+    write_notebook(tmp_path, "02_two", SHOWS_TWO_FIGURES)
     return tmp_path
 
 
@@ -71,6 +82,14 @@ def test_only_what_changed_is_executed_again(project: Path) -> None:
     page = project / "_build" / "html" / "book" / "01_one.html"
     assert f"word: apple; python: {sys.executable}" in page.read_text()
     assert "cpu (test)" in (project / "_build" / "html" / "book" / "intro.html").read_text()
+
+    figures = (project / "_build" / "html" / "book" / "02_two.html").read_text()
+    for number, word in enumerate(("first", "second"), start=1):
+        assert f'alt="Alt of the {word}."' in figures
+        assert re.search(rf"Fig. 2.{number} .*<em>{word}</em>", figures)
+    assert figures.count("<b>after both</b>") == 1
+    assert figures.count("IPython.display</span>") == 1  # the code of a cell that was split is shown once
+    assert "<i>unseen</i>" not in figures
 
     second = make_book(project)
     assert second.returncode == 0
@@ -172,23 +191,19 @@ def test_the_key_follows_everything_that_a_chapter_depends_on(project: Path) -> 
     assert changes("book/results/seeds.json", "[]")  # the notebook
 
 
-def figure(name: str) -> nbformat.NotebookNode:
-    about = {"mmgan": {"alt": f"Alt of {name}.", "caption": f"Caption of {name}.", "name": name}}
+def figure(words: str) -> nbformat.NotebookNode:
+    about = {"mmgan": {"alt": f"Alt of {words}.", "caption": f"Caption of {words}."}}
     return new_output("display_data", data={"image/png": ""}, metadata=about)
 
 
 def test_each_figure_gets_a_cell_of_its_own() -> None:
-    text, claim = new_output("stream", text="hello"), new_output("display_data", data={"text/html": "claim"})
-    outputs = [text, figure("fig-a"), text, figure("fig-b"), claim, claim, figure("fig-c")]
-    cell = new_code_cell("plot()", outputs=outputs, metadata={"tags": ["wide"]})
-    pieces = book.figure_cells(cell)
+    text = new_output("stream", text="hello")
+    claim = new_output("display_data", data={"text/html": "claim"}, metadata={"mmgan": {"claim": "It is so."}})
+    outputs = [text, figure("one"), text, figure("two"), claim, claim, figure("three")]
+    pieces = book.figure_cells(new_code_cell("plot()", id="ring", outputs=outputs, metadata={"tags": ["wide"]}))
     assert [piece.outputs for piece in pieces] == [outputs[:3], outputs[3:4], outputs[4:6], outputs[6:]]
-    assert [piece.source for piece in pieces] == ["plot()", "", "", ""]
     assert [piece.metadata.tags for piece in pieces] == [["wide"], *[["wide", "remove-input", "continued"]] * 3]
     names = [piece.metadata.get("mystnb", {}).get("figure", {}).get("name") for piece in pieces]
-    assert names == ["fig-a", "fig-b", None, "fig-c"]
-    assert pieces[1].metadata.mystnb == {
-        "figure": {"caption": "Caption of fig-b.", "name": "fig-b"},
-        "image": {"alt": "Alt of fig-b."},
-    }
-    assert len({piece.id for piece in pieces}) == 4
+    assert names == ["fig-ring", "fig-ring-1", None, "fig-ring-3"]
+    assert pieces[1].metadata.mystnb.image == {"alt": "Alt of two."}
+    assert pieces[1].metadata.mystnb.figure.caption == "Caption of two."

@@ -194,26 +194,28 @@ def execute_changed(root: Path, machine: dict[str, str]) -> dict[Path, NotebookN
 def figure_cells(cell: NotebookNode) -> list[NotebookNode]:
     """Split a cell so that each of its figures has a cell, which is where MyST-NB looks for caption and alt text.
 
-    A figure is an output whose metadata hold ``{"mmgan": {"alt": …, "caption": …, "name": …}}``.
+    A figure is an output whose metadata hold ``{"mmgan": {"alt": …, "caption": …}}``. The first figure of the cell
+    ``ring`` can be referred to as ``fig-ring``, a second one as ``fig-ring-1``.
     """
     pieces: list[NotebookNode] = []
 
     def start() -> None:
         piece = nbformat.from_dict({**cell, "metadata": dict(cell.metadata), "outputs": []})
         if pieces:
-            piece.id, piece.source = f"{cell.id}-{len(pieces)}", ""
+            piece.id = f"{cell.id}-{len(pieces)}"
             piece.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-input", "continued"]
         pieces.append(piece)
 
     start()
     for output in cell.outputs:
-        figure = output.get("metadata", {}).get("mmgan")
+        about = output.get("metadata", {}).get("mmgan", {})
+        is_figure = "caption" in about
         displayed = any("data" in earlier for earlier in pieces[-1].outputs)
-        if displayed and "data" in output and (figure or "mystnb" in pieces[-1].metadata):
+        if displayed and "data" in output and (is_figure or "mystnb" in pieces[-1].metadata):
             start()
-        if figure:
-            options = {"figure": {"caption": figure["caption"], "name": figure["name"]}}
-            pieces[-1].metadata["mystnb"] = options | {"image": {"alt": figure["alt"]}}
+        if is_figure:
+            figure = {"caption": about["caption"], "name": f"fig-{pieces[-1].id}"}
+            pieces[-1].metadata["mystnb"] = {"figure": figure, "image": {"alt": about["alt"]}}
         pieces[-1].outputs.append(output)
     return pieces
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -97,7 +97,7 @@ class DialDigits(Digits):
     def sound(self) -> tuple[Tensor, Tensor]:
         """A tone for each picture."""
         tones = [dial_tone(digit, generator=self._generator) for digit in self.label.tolist()]
-        return torch.stack(tones), torch.arange(len(self))
+        return (torch.stack(tones) * 2**15).round().short(), torch.arange(len(self))
 
 
 class SpokenDigits(Digits):
@@ -139,18 +139,30 @@ def _generator(seed: int, train: bool) -> torch.Generator:
 
 
 def dial_tone(digit: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """A telephone key held down for a moment on a noisy line: (8000,) int16, one second at 8 kHz.
+    """A telephone key held down for a moment on a noisy line: (8000,) float64, one second at 8 kHz.
 
-    While the key is down the signal is level·(sin 2πf₁t + sin 2πf₂t)/2, with the two frequencies of ITU-T Q.23. Drawn
-    at random: duration 0.1 to 0.6 s, level 0.1 to 0.8 of full scale, standard deviation of the noise 0.001 to 0.02.
+    Drawn at random: duration 0.1 to 0.6 s, level 0.1 to 0.8 of full scale, standard deviation of the noise 0.001 to
+    0.02.
 
     >>> dial_tone(5).shape
     torch.Size([8000])
     """
     seconds, level, noise = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     seconds, level, noise = 0.1 + 0.5 * seconds, 0.1 + 0.7 * level, 0.001 + 0.019 * noise
+    signal = noise * torch.randn(SAMPLE_RATE, generator=generator, dtype=torch.float64)
+    held = int(seconds * SAMPLE_RATE)
+    signal[:held] += level * key_tone(digit)[:held]
+    return signal
+
+
+@cache
+def key_tone(digit: int) -> Tensor:
+    """What a telephone key sounds like, (8000,) float64: (sin 2πf₁t + sin 2πf₂t)/2 with the f₁ and f₂ of `DIAL_TONES`.
+
+    >>> spectrum = torch.fft.rfft(key_tone(5)).abs()  # one second, so bin f is f Hz
+    >>> spectrum.topk(2).indices.sort().values
+    tensor([ 770, 1336])
+    """
     t = torch.arange(SAMPLE_RATE, dtype=torch.float64) / SAMPLE_RATE
-    low, high = (torch.sin(2 * torch.pi * frequency * t) for frequency in DIAL_TONES[digit])
-    hiss = noise * torch.randn(SAMPLE_RATE, generator=generator, dtype=torch.float64)
-    signal = level * (low + high) / 2 * (t < seconds) + hiss
-    return (signal * 2**15).round().short()
+    low, high = DIAL_TONES[digit]
+    return (torch.sin(2 * torch.pi * low * t) + torch.sin(2 * torch.pi * high * t)) / 2
