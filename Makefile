@@ -1,5 +1,6 @@
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest -rs --no-fold-skipped
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book test weights results bench serve address clean
@@ -20,9 +21,9 @@ test: setup ## everything: style, notebooks, library, book, pages
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m nbstripout --verify --keep-id book/*.ipynb
-	$(PYTHON) -m pytest -m "not book"
+	$(PYTEST) -m "not book" tests mmgan_lib tools
 	$(PYTHON) tools/book.py
-	$(PYTHON) -m pytest -m book tests
+	$(PYTEST) -m book tests
 
 weights: setup ## train again the weights that the library ships
 	@$(PYTHON) -m tools.weights

@@ -49,6 +49,12 @@ class UpBlock(nn.Module):
         return torch.relu(self.norm(self.conv(x), condition))
 
 
+def _draw_weights(layer: nn.Module) -> None:
+    """Weights from N(0, 0.02²), as in DCGAN; right where a normalisation follows and restores the scale."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(layer.weight, std=0.02)
+
+
 def _doublings(size: int) -> int:
     steps = int(math.log2(size / 4)) if size >= 8 else 0
     if size != 4 * 2**steps or steps == 0:
@@ -88,6 +94,8 @@ class Generator(nn.Module):
         self.project_norm = ConditionalBatchNorm2d(widths[0], condition_dim)
         self.blocks = nn.ModuleList(UpBlock(wide, narrow, condition_dim) for wide, narrow in pairwise(widths))
         self.to_image = nn.ConvTranspose2d(widths[-1], channels, kernel_size=4, stride=2, padding=1)
+        for layer in (self.project, self.to_image, *(block.conv for block in self.blocks)):
+            _draw_weights(layer)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size)."""
@@ -137,6 +145,8 @@ class Discriminator(nn.Module):
         self.features = nn.Sequential(*layers, nn.Flatten())
         self.head = nn.Linear(widths[-1] * 4 * 4, 1)
         self.projection = nn.Linear(condition_dim, widths[-1] * 4 * 4, bias=False) if condition_dim else None
+        if norm is not None:
+            self.apply(_draw_weights)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
         """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,)."""

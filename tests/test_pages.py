@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from tools import address
 from tools.book import toc_files
 
 pytestmark = pytest.mark.book
@@ -22,6 +23,8 @@ VIEWS = [(1280, "light"), (1280, "dark"), (390, "light")]
 WAIT = """async () => {
     if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
     await document.fonts.ready;
+    // solutions, unfolded
+    document.querySelectorAll(".toggle-hidden").forEach((e) => e.classList.remove("toggle-hidden"));
     for (const image of document.images) { image.loading = "eager"; await image.decode().catch(() => null); }
 }"""
 
@@ -128,11 +131,12 @@ def test_search_finds_without_a_network(browser, site: str) -> None:
 
 
 def test_chapters_offer_colab_and_the_clean_notebook(html: Path) -> None:
+    colab = address.project(ROOT)[0].replace("https://github.com", "https://colab.research.google.com/github")
     for document in DOCUMENTS:
         notebook = ROOT / f"{document}.ipynb"
         if notebook.exists():
             page = (html / f"{document}.html").read_text()
-            assert f"https://colab.research.google.com/github/mmgan-book/mmgan-book/blob/main/{document}.ipynb" in page
+            assert f"{colab}/blob/main/{document}.ipynb" in page
             assert (html / "_sources" / f"{document}.ipynb").read_text() == notebook.read_text()
 
 

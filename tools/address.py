@@ -27,7 +27,7 @@ def rewrite(text: str, *, address: str, version: str) -> str:
     owner, name = address.split("/")[-2:]
     forms = {
         rf"git\+{ADDRESS}@v[\d.]*\d": f"git+{address}@v{version}",
-        rf"git clone {ADDRESS}": f"git clone {address}",
+        rf"git clone {ADDRESS}(\s+(?:&& )?cd )[\w.-]+": rf"git clone {address}\1{name}",
         rf"(?m)^( +url|repository-code): {ADDRESS}$": rf"\1: {address}",
         r"(?m)^version: [\d.]+$": f"version: {version}",
         r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/": f"colab.research.google.com/github/{owner}/{name}/",
