@@ -1,8 +1,17 @@
-"""A sentence of the book and the number behind it."""
+"""A sentence of the book and the number behind it, here and over other seeds."""
 
+import json
+import os
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
+from statistics import mean
 from typing import Any
+
+from mmgan_lib import runtime
+
+PACKAGE = Path(__file__).parent
+RESULTS = (PACKAGE / "results", PACKAGE.parent / "book" / "results")  # as installed, and in the repository
 
 
 class ClaimError(AssertionError):
@@ -13,7 +22,8 @@ class Claim:
     """A sentence that was checked, shown with its numbers in a notebook."""
 
     def __init__(self, sentence: str, holds: bool, evidence: Mapping[str, Any]) -> None:
-        self.sentence, self.holds, self.evidence = sentence, holds, dict(evidence)
+        self.sentence, self.holds = sentence, holds
+        self.evidence = {name: value.item() if hasattr(value, "item") else value for name, value in evidence.items()}
 
     def __repr__(self) -> str:
         numbers = ", ".join(f"{name} {_number(value)}" for name, value in self.evidence.items())
@@ -46,9 +56,42 @@ def claim(sentence: str, *, holds: bool, evidence: Mapping[str, Any]) -> None:
     >>> claim("Two is even.", holds=2 % 2 == 0, evidence={"remainder": 2 % 2})
     ✓ Two is even. [remainder 0]
     """
+    _display(Claim(sentence, bool(holds), evidence), {"claim": sentence})
+
+
+def recorded(name: str, value: float, *, chapter: str) -> None:
+    """Set a number of this run beside the same number over other seeds, which ``make results`` recorded.
+
+    The numbers stand in ``book/results/{chapter}.json``, one list for each tier and name. This run has to fall
+    within the recorded range, widened by twice its own width on either side. ``make results`` itself sets
+    ``MMGAN_RECORDING``, under which the number is shown and not compared.
+
+    Raises:
+        ClaimError: the value lies outside, or no number of that name was recorded.
+    """
+    number, tier = {"record": name, "value": float(value)}, runtime.tier()
+    if os.environ.get("MMGAN_RECORDING"):
+        return _display(Claim(f"Being recorded: {name}.", True, {"this run": float(value)}), number)
+    values = _record(chapter).get(tier, {"numbers": {}})["numbers"].get(name, [])
+    if not values:
+        raise ClaimError(f"{name!r} is not recorded for {chapter} in the {tier} tier; `make results` records it.")
+    low, high = min(values), max(values)
+    margin = 2 * (high - low)
+    evidence = {"this run": float(value), "recorded mean": mean(values), "lowest": low, "highest": high}
+    sentence = f"As over {len(values)} recorded seeds: {name}."
+    return _display(Claim(sentence, low - margin <= value <= high + margin, evidence), number)
+
+
+def _record(chapter: str) -> dict[str, Any]:
+    for folder in RESULTS:
+        if (file := folder / f"{chapter}.json").exists():
+            return json.loads(file.read_text())
+    raise ClaimError(f"There are no recorded results for {chapter}; `make results` makes them.")
+
+
+def _display(checked: Claim, what: dict[str, Any]) -> None:
     from IPython.display import display
 
-    checked = Claim(sentence, bool(holds), evidence)
-    display(checked, metadata={"mmgan": {"claim": sentence, "holds": checked.holds, "evidence": checked.evidence}})
+    display(checked, metadata={"mmgan": what | {"holds": checked.holds, "evidence": checked.evidence}})
     if not checked.holds:
         raise ClaimError(repr(checked))

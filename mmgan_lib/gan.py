@@ -62,12 +62,17 @@ def _doublings(size: int) -> int:
     return steps
 
 
+def _check_shape(name: str, x: Tensor | None, *shape: int) -> None:
+    if x is None or x.shape != shape:
+        found = "none" if x is None else f"shape {tuple(x.shape)}"
+        raise ValueError(f"{name}: found {found}; expected shape {shape}.")
+
+
 def _check_condition(condition: Tensor | None, batch: int, condition_dim: int) -> None:
-    if condition_dim == 0 and condition is not None:
+    if condition_dim:
+        _check_shape("condition", condition, batch, condition_dim)
+    elif condition is not None:
         raise ValueError("condition was given, but the network was built with condition_dim=0; expected none.")
-    if condition_dim and (condition is None or condition.shape != (batch, condition_dim)):
-        found = "none" if condition is None else f"shape {tuple(condition.shape)}"
-        raise ValueError(f"condition: found {found}; expected shape ({batch}, {condition_dim}).")
 
 
 class Generator(nn.Module):
@@ -99,6 +104,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size)."""
+        _check_shape("z", z, len(z), self.latent_dim)
         _check_condition(condition, len(z), self.condition_dim)
         x = self.project(z if condition is None else torch.cat([z, condition], dim=1))
         x = torch.relu(self.project_norm(x.unflatten(1, (-1, 4, 4)), condition))
@@ -134,7 +140,7 @@ class Discriminator(nn.Module):
         norm: type[nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.condition_dim = condition_dim
+        self.condition_dim, self.image_shape = condition_dim, (channels, size, size)
         widths = [width * 2**i for i in range(_doublings(size))]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
@@ -150,6 +156,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
         """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,)."""
+        _check_shape("image", image, len(image), *self.image_shape)
         _check_condition(condition, len(image), self.condition_dim)
         features = self.features(image)
         logit = self.head(features).squeeze(1)

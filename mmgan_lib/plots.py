@@ -18,7 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from mmgan_lib import runtime
@@ -26,6 +26,7 @@ from mmgan_lib import runtime
 # Okabe & Ito (2008), "Color universal design": told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 REAL, FAKE = COLOURS[0], COLOURS[1]
+LINES = ("-", "--", ":", "-.", (0, (1, 1)))
 STYLE = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,
@@ -70,7 +71,7 @@ def points(axes: Axes, *, real: Tensor | None = None, fake: Tensor | None = None
 
 
 @torch.no_grad()
-def landscape(axes: Axes, discriminator: Callable[[Tensor], Tensor], *, limit: float = 1.6) -> None:
+def landscape(axes: Axes, discriminator: nn.Module, *, limit: float = 1.6) -> None:
     """Shade the square [-limit, limit]² by the probability σ(D(x)) that the discriminator calls a point real."""
     side = torch.linspace(-limit, limit, 60)
     grid = torch.cartesian_prod(side, side).to(next(discriminator.parameters()).device)
@@ -82,15 +83,21 @@ def landscape(axes: Axes, discriminator: Callable[[Tensor], Tensor], *, limit: f
 def curves(axes: Axes, *, xlabel: str, ylabel: str, smooth: int = 1, **series: Tensor | Sequence[float]) -> None:
     """Draw named series against their index, each averaged over a window of ``smooth`` values.
 
-    Series differ in line style as well as in colour.
+    Series differ in line style as well as in colour. A mean stands at the index of the last value it takes in.
+
+    Raises:
+        ValueError: more than five series, or one shorter than the window.
     """
-    window = torch.ones(smooth, dtype=torch.double) / smooth
-    for (name, values), style in zip(series.items(), ("-", "--", ":", "-.", (0, (1, 1))), strict=False):
-        values = torch.as_tensor(values, dtype=torch.double)
-        mean = torch.nn.functional.conv1d(values[None, None], window[None, None])[0, 0]
+    if len(series) > len(LINES):
+        raise ValueError(f"series: found {len(series)}; expected at most {len(LINES)}, one for each line style.")
+    for (name, values), style in zip(series.items(), LINES, strict=False):
+        if len(values) < smooth:
+            raise ValueError(f"{name}: found {len(values)} values; expected at least smooth={smooth}.")
+        mean = torch.as_tensor(values, dtype=torch.double).detach().cpu().unfold(0, smooth, 1).mean(dim=1)
         axes.plot(torch.arange(len(mean)) + smooth - 1, mean, linestyle=style, label=name.replace("_", " "))
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.legend()
+    with plt.rc_context(STYLE):
+        axes.legend()
 
 
 def png(figure: Figure) -> bytes:
@@ -129,6 +136,7 @@ def film(frames: Sequence[Figure], *, labels: Sequence[str], alt: str, caption: 
         raise ValueError(f"labels: found {len(labels)} for {len(frames)} frames; expected one for each, at least one.")
     sources = [f"data:image/png;base64,{base64.b64encode(png(frame)).decode()}" for frame in frames]
     name, last = f"film-{uuid.uuid4().hex[:8]}", len(frames) - 1
+    script_labels = json.dumps(list(labels)).replace("<", r"\u003c")  # a label cannot end the script
     html = f"""<div class="film" id="{name}">
 <img src="{sources[-1]}" alt="{escape(alt)}" style="max-width: 100%">
 <div class="film-controls" style="display: flex; gap: 0.6em; align-items: center; max-width: 40em">
@@ -136,7 +144,7 @@ def film(frames: Sequence[Figure], *, labels: Sequence[str], alt: str, caption: 
 <input type="range" min="0" max="{last}" value="{last}" aria-label="Frame of the film" style="flex: 1; min-width: 4em">
 <output style="min-width: 6em">{escape(labels[-1])}</output></div>
 <script>(() => {{
-  const film = document.getElementById("{name}"), frames = {json.dumps(sources)}, labels = {json.dumps(list(labels))};
+  const film = document.getElementById("{name}"), frames = {json.dumps(sources)}, labels = {script_labels};
   const [image, button, slider, label] = ["img", "button", "input", "output"].map(tag => film.querySelector(tag));
   let timer = null;
   const draw = () => {{ image.src = frames[slider.value]; label.value = labels[slider.value]; }};
@@ -156,9 +164,15 @@ def sliders(draw: Callable[..., Figure], *, alt: str, caption: str, **ranges: tu
     """Display ``draw(name=value, …)`` with a slider for each name, as (lowest, highest, first value).
 
     The sliders need a kernel; the rendered book shows the figure at the first values.
+
+    Raises:
+        ValueError: a first value lies outside its range, or ``alt`` or ``caption`` is empty.
     """
     import ipywidgets
 
+    for name, (low, high, value) in ranges.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name}: found {(low, high, value)}; expected (lowest, highest, first value).")
     first = png(draw(**{name: value for name, (_, _, value) in ranges.items()}))
     picture = ipywidgets.Image(value=first, format="png", layout={"max_width": "100%"})
     knobs = {

@@ -16,9 +16,15 @@ def device() -> torch.device:
     """The device that the book trains on: CUDA where there is one, else the CPU.
 
     ``MMGAN_DEVICE`` overrides the choice (``cpu``, ``cuda``, ``cuda:1``, ``mps``).
+
+    Raises:
+        ValueError: ``MMGAN_DEVICE`` is no name of a device.
     """
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(os.environ.get("MMGAN_DEVICE", default))
+    chosen = os.environ.get("MMGAN_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(chosen)
+    except RuntimeError as error:
+        raise ValueError(f"MMGAN_DEVICE is {chosen!r}; expected 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
 
 
 def tier() -> Literal["quick", "full"]:
@@ -50,12 +56,18 @@ def seed_everything(seed: int) -> torch.Generator:
     The same seed on the same machine then gives the same numbers, bit for bit on the CPU. ``MMGAN_SEED``, where it
     is set, is added to every seed: so ``make results`` repeats a chapter with other random numbers.
 
+    Raises:
+        ValueError: ``MMGAN_SEED`` is not a whole number.
+
     >>> import torch
     >>> _ = seed_everything(7); a = torch.randn(3)
     >>> _ = seed_everything(7); torch.equal(a, torch.randn(3))
     True
     """
-    seed += int(os.environ.get("MMGAN_SEED", 0))
+    shift = os.environ.get("MMGAN_SEED") or "0"
+    if not shift.removeprefix("-").isdecimal():
+        raise ValueError(f"MMGAN_SEED is {shift!r}; expected a whole number.")
+    seed += int(shift)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
