@@ -75,9 +75,9 @@ def landscape(axes: Axes, discriminator: nn.Module, *, limit: float = 1.6) -> No
     """Shade the square [-limit, limit]² by the probability σ(D(x)) that the discriminator calls a point real."""
     side = torch.linspace(-limit, limit, 60)
     grid = torch.cartesian_prod(side, side).to(next(discriminator.parameters()).device)
-    probability = torch.sigmoid(discriminator(grid)).reshape(60, 60).T.cpu()
+    probability = torch.sigmoid(discriminator(grid)).reshape(60, 60).T.cpu().numpy()
     extent = (-limit, limit, -limit, limit)
-    axes.imshow(probability, extent=extent, origin="lower", cmap="cividis", vmin=0, vmax=1, alpha=0.75)
+    axes.imshow(probability, extent=extent, origin="lower", cmap="gray", vmin=0, vmax=1)
 
 
 def curves(axes: Axes, *, xlabel: str, ylabel: str, smooth: int = 1, **series: Tensor | Sequence[float]) -> None:

@@ -40,10 +40,11 @@ def assert_every_weight_learns(network: nn.Module, output: Tensor) -> None:
 @every_network
 def test_pictures_have_the_size_asked_for_and_lie_in_range(size: int, channels: int, condition_dim: int) -> None:
     generator = Generator(LATENT, condition_dim=condition_dim, channels=channels, size=size, width=2)
-    image = generator(1e3 * torch.randn(6, LATENT), some_condition(6, condition_dim))
+    nn.init.normal_(generator.to_image.weight, std=10)
+    image = generator(torch.randn(6, LATENT), some_condition(6, condition_dim))
     assert image.shape == (6, channels, size, size)
     assert image.dtype == torch.float32
-    assert image.abs().max() <= 1
+    assert 0.9 < image.abs().max() <= 1
 
 
 @every_network

@@ -4,15 +4,18 @@ Each recipe writes ``mmgan_lib/weights/NAME.safetensors`` and an entry in the ma
 """
 
 import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmgan_lib import checkpoint, runtime
+from mmgan_lib import checkpoint, plots, runtime
 from mmgan_lib.datasets import Batch, Loader, SpokenDigits
 from mmgan_lib.gan import Discriminator, Generator
 from mmgan_lib.training import GANConfig, fit_gan
+
+ROOT = Path(__file__).parent.parent
 
 
 def one_hot(batch: Batch) -> torch.Tensor:
@@ -68,7 +71,19 @@ def digits_generator(seed: int = 0) -> None:
     print("digits_generator", entry)
 
 
-RECIPES = {"digits_generator": digits_generator}
+@torch.no_grad()
+def cover() -> None:
+    """The README's picture: sixty digits by the shipped generator."""
+    generator = Generator(condition_dim=10, width=32).eval()
+    checkpoint.load_pretrained("digits_generator", generator)
+    noise = torch.randn(60, generator.latent_dim, generator=torch.Generator().manual_seed(0))
+    digits = F.one_hot(torch.arange(60) % 10, 10).float()
+    figure, axes = plots.panels(size=(8, 2.5))
+    plots.images(axes[0, 0], generator(noise, digits), columns=20)
+    (ROOT / "book" / "_static" / "cover.png").write_bytes(plots.png(figure))
+
+
+RECIPES = {"digits_generator": digits_generator, "cover": cover}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -29,7 +30,7 @@ DIAL_TONES = {
 }
 
 
-class Digits:
+class Digits(ABC):
     """Pictures of digits, each paired with a sound of the same digit: what `DialDigits` and `SpokenDigits` share.
 
     `digits[index]` is a `Batch` of `image` (B, 1, 32, 32), `wave` (B, 8000), one second at 8 kHz, `label` (B,) and
@@ -48,10 +49,10 @@ class Digits:
         self.label = label  # (N,) int64
         self._generator = generator
 
-    @cached_property
+    @property
+    @abstractmethod
     def sound(self) -> tuple[Tensor, Tensor]:
         """The recordings, (R, 8000) int16, and which of them belongs to each picture, (N,) int64."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.label)

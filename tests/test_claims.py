@@ -1,0 +1,145 @@
+"""A claim shows its sentence and its numbers, and only then raises."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from mmgan_lib import claims
+from mmgan_lib.claims import ClaimError, claim, recorded
+
+
+@pytest.fixture
+def displayed() -> Iterator[list[dict]]:
+    """What a notebook would display, as it comes."""
+    config = Config({"HistoryManager": {"enabled": False}})
+    shell = InteractiveShell.instance(config=config, display_pub_class=CapturingDisplayPublisher)
+    yield shell.display_pub.outputs
+    InteractiveShell.clear_instance()
+
+
+def text(html: str) -> str:
+    return unescape(re.sub(r"<[^>]*>", " ", html))
+
+
+def test_a_claim_shows_its_sentence_and_its_numbers(displayed: list[dict]) -> None:
+    claim("Fused beats either alone.", holds=0.93 > 0.71, evidence={"fused": 0.93412, "image": 0.71, "seeds": 5})
+    (output,) = displayed
+    assert output["data"]["text/plain"] == "✓ Fused beats either alone. [fused 0.934, image 0.71, seeds 5]"
+    words = " ".join(text(output["data"]["text/html"]).split())
+    assert words == "✓ Fused beats either alone. fused 0.934 · image 0.71 · seeds 5"
+
+
+def test_a_claim_that_does_not_hold_is_shown_first_and_raises_its_sentence(displayed: list[dict]) -> None:
+    with pytest.raises(ClaimError, match=r"^✗ All 8 modes are covered\. \[modes 3\]$"):
+        claim("All 8 modes are covered.", holds=False, evidence={"modes": 3})
+    (output,) = displayed
+    assert output["data"]["text/plain"].startswith("✗ All 8 modes are covered.")
+    assert "✗" in output["data"]["text/html"]
+    assert output["metadata"]["mmgan"]["holds"] is False
+    assert issubclass(ClaimError, AssertionError)
+
+
+def test_what_a_claim_says_is_text_and_not_markup(displayed: list[dict]) -> None:
+    sentence, name, value = 'a < b & "c" <script>alert(1)</script>', "<b>loss</b>", "<i>low</i>"
+    claim(sentence, holds=True, evidence={name: value})
+    html = displayed[0]["data"]["text/html"]
+    assert set(re.findall(r"</?(\w+)", html)) == {"div", "span", "b"}
+    assert html.count("<b>") == 1
+    for said in (sentence, name, value):
+        assert said in text(html)
+    assert displayed[0]["metadata"]["mmgan"]["claim"] == sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "shown"),
+    [
+        (np.float32(0.5), 0.5, "0.5"),
+        (np.float64(0.125), 0.125, "0.125"),
+        (np.int64(7), 7, "7"),
+        (np.bool_(True), True, "True"),
+        (torch.tensor(2 / 3, dtype=torch.double), 2 / 3, "0.667"),
+        (torch.tensor([3]), 3, "3"),
+        (torch.tensor(0.5, requires_grad=True), 0.5, "0.5"),
+        (torch.tensor(False), False, "False"),
+        (7, 7, "7"),
+        ("digits", "digits", "digits"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_evidence_is_kept_as_plain_numbers(displayed: list[dict], value: object, number: object, shown: str) -> None:
+    claim("It is so.", holds=True, evidence={"value": value})
+    metadata = displayed[0]["metadata"]
+    assert metadata == {"mmgan": {"claim": "It is so.", "holds": True, "evidence": {"value": number}}}
+    assert type(metadata["mmgan"]["evidence"]["value"]) is type(number)
+    assert json.loads(json.dumps(metadata)) == metadata
+    assert displayed[0]["data"]["text/plain"] == f"✓ It is so. [value {shown}]"
+
+
+@pytest.mark.parametrize("truth", [torch.tensor(1.0) > 0, np.float32(1) > 0, True])
+def test_what_holds_may_be_computed_by_any_library(displayed: list[dict], truth: object) -> None:
+    claim("One is positive.", holds=truth, evidence={})
+    assert displayed[0]["metadata"]["mmgan"]["holds"] is True
+    with pytest.raises(ClaimError, match="One is positive"):
+        claim("One is positive.", holds=truth ^ True, evidence={})
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded results of one chapter: the numbers 2, 3 and 4 on the quick tier."""
+    (tmp_path / "03_gan.json").write_text(json.dumps({"quick": {"numbers": {"modes": [2.0, 4.0, 3.0]}}}))
+    monkeypatch.setattr(claims, "RESULTS", (tmp_path / "not there", tmp_path))
+    monkeypatch.setenv("MMGAN_TIER", "quick")
+    monkeypatch.delenv("MMGAN_RECORDING", raising=False)
+
+
+@pytest.mark.usefixtures("record")
+@pytest.mark.parametrize("value", [-2.0, 3.5, 8.0, torch.tensor(3.5)])
+def test_a_run_may_leave_the_recorded_range_by_twice_its_width(displayed: list[dict], value: float) -> None:
+    recorded("modes", value, chapter="03_gan")
+    about = displayed[0]["metadata"]["mmgan"]
+    evidence = {"this run": float(value), "recorded mean": 3.0, "lowest": 2.0, "highest": 4.0}
+    assert about == {"record": "modes", "value": float(value), "holds": True, "evidence": evidence}
+    assert "As over 3 recorded seeds: modes." in displayed[0]["data"]["text/plain"]
+
+
+@pytest.mark.usefixtures("record")
+@pytest.mark.parametrize("value", [-2.01, 8.01, math.nan])
+def test_a_run_unlike_the_recorded_ones_is_shown_and_raises(displayed: list[dict], value: float) -> None:
+    with pytest.raises(ClaimError, match="As over 3 recorded seeds: modes"):
+        recorded("modes", value, chapter="03_gan")
+    assert displayed[0]["metadata"]["mmgan"]["holds"] is False
+
+
+@pytest.mark.usefixtures("record")
+@pytest.mark.parametrize(
+    ("name", "tier", "chapter", "sentence"),
+    [
+        ("accuracy", "quick", "03_gan", "'accuracy' is not recorded for 03_gan in the quick tier"),
+        ("modes", "full", "03_gan", "'modes' is not recorded for 03_gan in the full tier"),
+        ("modes", "quick", "04_none", "There are no recorded results for 04_none"),
+    ],
+)
+def test_what_was_never_recorded_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, tier: str, chapter: str, sentence: str
+) -> None:
+    monkeypatch.setenv("MMGAN_TIER", tier)
+    with pytest.raises(ClaimError, match=f"^{sentence}.*`make results`"):
+        recorded(name, 3.0, chapter=chapter)
+
+
+@pytest.mark.usefixtures("record")
+def test_while_it_is_recorded_a_number_is_shown_and_not_compared(displayed: list[dict], monkeypatch) -> None:
+    monkeypatch.setenv("MMGAN_RECORDING", "1")
+    recorded("accuracy", 99.0, chapter="04_none")
+    about = displayed[0]["metadata"]["mmgan"]
+    assert about == {"record": "accuracy", "value": 99.0, "holds": True, "evidence": {"this run": 99.0}}
