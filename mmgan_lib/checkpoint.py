@@ -126,7 +126,7 @@ def save_pretrained(
         "command": command,
         "seed": seed,
         "tier": runtime.tier(),
-        "device": str(runtime.device()),
+        "device": f"{runtime.device()} ({runtime.processor()})",
         "seconds": round(seconds, 1),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "metrics": dict(metrics),

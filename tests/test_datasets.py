@@ -1,5 +1,6 @@
 """Batch, Loader, the toy mixtures and the digits."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -192,6 +193,94 @@ class TestLoader:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert all(batch.device.type == "cuda" for batch in batches)
+
+
+class Numbers:
+    """Data that must be fetched: the numbers below ten, of which 7 cannot be had when `broken`."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        if self.broken and 7 in index:
+            raise ValueError("the number 7 is missing.")
+        return torch.arange(10)[index]
+
+
+# From Python 3.12 on, a fork in a process with several threads warns; PyTorch's workers are such forks on Linux.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+class TestLoaderWorkers:
+    def test_the_batches_are_the_same_in_any_order_of_steps(self):
+        alone, helped = (Loader(Numbers(), 3, seed=2, workers=workers) for workers in (0, 2))
+        for step in (0, 1, 2, 3, 4, 9, 10, 2, 2):  # three batches an epoch
+            assert torch.equal(helped.batch(step), alone.batch(step))
+
+    def test_unshuffled_passes_are_the_same(self):
+        loader = Loader(Numbers(), 4, shuffle=False, workers=1)
+        for _ in range(2):
+            assert [batch.tolist() for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+    def test_samples_keep_all_their_modalities(self):
+        digits = DialDigits(train=False, n=12)
+        alone, helped = Loader(digits, 4).batch(1), Loader(digits, 4, workers=1).batch(1)
+        assert torch.equal(alone.wave, helped.wave)
+        assert torch.equal(alone.image, helped.image)
+        assert alone.text == helped.text
+
+    def test_the_random_numbers_of_training_are_left_alone(self):
+        before = torch.get_rng_state()
+        loader = Loader(Numbers(), 3, workers=1)
+        loader.batch(0)
+        loader.batch(5)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_a_refusal_is_one_sentence_and_the_other_steps_go_on(self):
+        loader = Loader(Numbers(broken=True), 3, shuffle=False, workers=1)
+        assert loader.batch(1).tolist() == [3, 4, 5]
+        for _ in range(2):
+            with pytest.raises(ValueError, match=r"^the number 7 is missing\.$"):
+                loader.batch(2)
+        assert loader.batch(3).tolist() == [9]
+
+    def test_steps_that_follow_each_other_keep_their_workers(self):
+        loader = Loader(Numbers(), 3, workers=1)
+        pids = []
+        for step in (0, 1, 2, 3, 0):
+            loader.batch(step)
+            pids.append([process.pid for process in multiprocessing.active_children()])
+        assert pids[0] == pids[1] == pids[2] == pids[3] != pids[4]
+        assert {len(each) for each in pids} == {1}
+
+    def test_workers_end_with_their_loader(self):
+        loader = Loader(Numbers(), 3, workers=2)
+        loader.batch(0)
+        assert len(multiprocessing.active_children()) == 2
+        del loader
+        assert multiprocessing.active_children() == []
+
+    def test_workers_end_with_the_program(self):
+        code = """
+import multiprocessing, torch
+from mmgan_lib.datasets import DialDigits, Loader
+loader = Loader(DialDigits(train=False, n=12), 3, workers=2)
+loader.batch(0)
+print(*(process.pid for process in multiprocessing.active_children()))
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        pids = done.stdout.split()
+        assert len(pids) == 2
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(int(pid), 0)
+
+    @pytest.mark.parametrize(("data", "workers"), [(Numbers(), -1), (torch.arange(10), 2), (numbered(10), 1)])
+    def test_refuses_workers_with_nothing_to_read(self, data, workers):
+        with pytest.raises(ValueError, match=f"positive for data that reads files, else 0, found {workers}"):
+            Loader(data, 3, workers=workers)
 
 
 def seeded(seed: int) -> torch.Generator:

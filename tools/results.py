@@ -6,6 +6,7 @@ has and again on what needs no download. What it recorded is written to ``book/r
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -86,6 +87,7 @@ def record(notebook: Path) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a chapter never outlives this program
     chapters = {path.stem: path for path in book.chapters(ROOT) if "recorded(" in path.read_text()}
     for name in sys.argv[1:] or chapters:
         if name not in chapters:

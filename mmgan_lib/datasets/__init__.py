@@ -3,17 +3,28 @@
 from mmgan_lib.datasets.batch import Batch
 from mmgan_lib.datasets.digits import DialDigits, Digits, SpokenDigits
 from mmgan_lib.datasets.download import DataUnavailable
+from mmgan_lib.datasets.folder import CaptionedImageFolder
+from mmgan_lib.datasets.interaction import Information, Interaction, information, interaction_data
 from mmgan_lib.datasets.loader import Loader
+from mmgan_lib.datasets.preprocess import Preprocess
+from mmgan_lib.datasets.shapes import Shapes
 from mmgan_lib.datasets.toy import GaussianMixture, gaussian_grid, gaussian_ring
 
 __all__ = [
     "Batch",
+    "CaptionedImageFolder",
     "DataUnavailable",
     "DialDigits",
     "Digits",
     "GaussianMixture",
+    "Information",
+    "Interaction",
     "Loader",
+    "Preprocess",
+    "Shapes",
     "SpokenDigits",
     "gaussian_grid",
     "gaussian_ring",
+    "information",
+    "interaction_data",
 ]

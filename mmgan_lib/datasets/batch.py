@@ -13,7 +13,7 @@ Index = int | slice | Sequence[int] | Tensor
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Batch:
-    """Samples in up to four modalities; a field that a data set does not have is None.
+    """Samples in one or more modalities; a field that a data set does not have is None.
 
     Every field has the same B samples along its first axis. A modality that only *some* samples lack is told by
     `present`, never by a magic value. Raises ValueError if the fields differ in length or none is given.
@@ -34,6 +34,8 @@ class Batch:
     audio: Tensor | None = None  # (B, 1, mels, frames) float32, log-mel
     label: Tensor | None = None  # (B,) int64
     text: tuple[str, ...] | None = None  # B strings
+    clip: Tensor | None = None  # (B, F, C, H, W) float32 in [-1, 1], F frames
+    attributes: Tensor | None = None  # (B, A) int64, the true value of each attribute
     present: Tensor | None = None  # (B, M) bool, True where sample b has modality m
 
     def __post_init__(self) -> None:

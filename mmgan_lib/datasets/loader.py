@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mmgan_lib.datasets.batch import Batch
 
 
 class Dataset(Protocol):
-    """What a `Loader` can draw from: a `Batch`, a tensor (N, ...), `Digits`, or anything else with these two."""
+    """What a `Loader` can draw from: a `Batch`, a tensor (N, ...), `Digits`, or anything else with these two.
+
+    Data that training sees otherwise in each epoch, such as a `CaptionedImageFolder`, has `augmented(seed=, epoch=)`
+    besides, which gives the data of that epoch.
+    """
 
     def __len__(self) -> int: ...
 
@@ -21,19 +28,24 @@ class Dataset(Protocol):
 
 
 class Loader:
-    """Draws batches from data held in memory, on the device where that has room for it.
+    """Draws batches from data held on the device where that has room for it, or read from files ahead of time.
 
     The batch of step k depends only on the data, `batch_size`, `seed` and k. Training resumed at step k therefore sees
     exactly what training that never stopped would have seen, and there is no state of the loader to save.
 
     Each epoch has an order of its own, drawn from `seed` and the epoch's number, and drops the incomplete batch at its
-    end. With `shuffle=False` the order is that of the data and the incomplete batch is kept: the choice for evaluation.
+    end. With `shuffle=False` the order is that of the data, the incomplete batch is kept and nothing is augmented: the
+    choice for evaluation.
 
     A `Batch` or a tensor moves to `device` (None: it stays where it is) once if, on a GPU, it takes less than half of
     the free memory; if it takes more, and for every other kind of data, each batch moves as it is drawn. Drawing from
     data on a GPU never waits for that GPU, unless the batch has text, which is chosen on the CPU.
 
-    Raises ValueError where `batch_size` is not positive or no batch can be filled.
+    Data that reads files can be read ahead by `workers` processes while training goes on (0: by this one, when it is
+    asked for); the batches are the same, bit for bit. Asked for another step than the next, they start anew from there.
+
+    Raises ValueError where `batch_size` is not positive or no batch can be filled, and where `workers` is negative or
+    would read what is in memory already.
 
     >>> loader = Loader(torch.arange(10), batch_size=4, seed=1)
     >>> len(loader), len(loader.batch(0)), bool((loader.batch(7) == loader.batch(7)).all())
@@ -50,6 +62,7 @@ class Loader:
         seed: int = 0,
         device: torch.device | str | None = None,
         shuffle: bool = True,
+        workers: int = 0,
     ) -> None:
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.device = torch.device(device or getattr(data, "device", "cpu"))
@@ -58,7 +71,12 @@ class Loader:
             raise ValueError(
                 f"batch_size must lie between 1 and the {len(data)} samples there are, found {batch_size}."
             )
+        if workers < 0 or (workers and isinstance(data, Batch | Tensor)):
+            raise ValueError(f"workers must be positive for data that reads files, else 0, found {workers}.")
+        self.workers = workers
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._ahead: Iterator[Batch | Tensor | str] | None = None
+        self._next = 0  # the step that `_ahead` gives next
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -75,9 +93,42 @@ class Loader:
 
     def batch(self, step: int) -> Batch | Tensor:
         """The batch of training step `step`, counted from 0 and going on through the epochs without end."""
+        return (self._read_ahead(step) if self.workers else self._draw(step)).to(self.device)
+
+    def _draw(self, step: int) -> Batch | Tensor:
         epoch, position = divmod(step, len(self))
         start = position * self.batch_size
-        return self.data[self._order_of(epoch)[start : start + self.batch_size]].to(self.device)
+        data = self.data
+        if self.shuffle and hasattr(data, "augmented"):
+            data = data.augmented(seed=self.seed, epoch=epoch)
+        return data[self._order_of(epoch)[start : start + self.batch_size]]
+
+    def _read_ahead(self, step: int) -> Batch | Tensor:
+        """What `_draw` gives, from workers that have gone on since the last step."""
+        ahead, self._ahead = self._ahead, None  # kept only once it has given its batch
+        if ahead is None or step != self._next:
+            ahead = None  # ends the workers there are before others start
+            ahead = iter(
+                DataLoader(
+                    range(step, sys.maxsize),
+                    batch_size=None,
+                    collate_fn=copy.copy(self)._draw_or_refusal,
+                    num_workers=self.workers,
+                    generator=torch.Generator(),  # else it would draw from the random numbers of training
+                )
+            )
+        drawn = next(ahead)
+        self._ahead, self._next = ahead, step + 1
+        if isinstance(drawn, str):
+            raise ValueError(drawn)
+        return drawn
+
+    def _draw_or_refusal(self, step: int) -> Batch | Tensor | str:
+        """`_draw` for a worker, which hands over why it could not: raised there, it would come wrapped in a trace."""
+        try:
+            return self._draw(step)
+        except ValueError as error:
+            return str(error)
 
     def _order_of(self, epoch: int) -> Tensor:
         """The order of the samples in `epoch`, (N,) int64, kept beside the data until another epoch is asked for."""

@@ -1,0 +1,28 @@
+"""From pictures, texts and sounds to vectors.
+
+All encoders work alike: ``encoder(x)`` gives a vector for each sample, ``encoder.sequence(x)`` a vector for each place,
+word or moment of it, with a mask that tells which of them count. The vector is the mean of the sequence.
+"""
+
+from mmgan_lib.encoders.audio import AudioEncoder, LogMel
+from mmgan_lib.encoders.base import Encoder, evaluating, masked_mean
+from mmgan_lib.encoders.cache import cached_features
+from mmgan_lib.encoders.image import ImageEncoder
+from mmgan_lib.encoders.pretrained import FrozenBERT, FrozenResNet, pretrained_bert, pretrained_resnet
+from mmgan_lib.encoders.text import TextEncoder, Vocabulary
+
+__all__ = [
+    "AudioEncoder",
+    "Encoder",
+    "FrozenBERT",
+    "FrozenResNet",
+    "ImageEncoder",
+    "LogMel",
+    "TextEncoder",
+    "Vocabulary",
+    "cached_features",
+    "evaluating",
+    "masked_mean",
+    "pretrained_bert",
+    "pretrained_resnet",
+]

@@ -1,0 +1,86 @@
+"""What all encoders share: a sequence of states, its mean, and a look at what comes in."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module, ABC):
+    """One modality in; out comes a vector (B, D) or a sequence (B, T, D) of them.
+
+    Attributes:
+        out_dim: D, the length of a vector.
+    """
+
+    out_dim: int
+
+    @abstractmethod
+    def sequence(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """States (B, T, D), and their mask (B, T) bool, True where there is one."""
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """The mean of the sequence, (B, D)."""
+        return masked_mean(*self.sequence(*inputs))
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    r"""The mean of the states (B, T, D) that the mask (B, T) names, (B, D); zero where it names none.
+
+    .. math:: \bar h = \frac{\sum_t m_t h_t}{\max(1, \sum_t m_t)}
+
+    >>> masked_mean(torch.tensor([[[1.0], [3.0], [99.0]]]), torch.tensor([[True, True, False]]))
+    tensor([[2.]])
+    """
+    total = states.masked_fill(~mask[..., None], 0).sum(dim=1)
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside the ``with`` block; afterwards each part is in the mode that it was in.
+
+    >>> layer = nn.Dropout()
+    >>> with evaluating(layer):
+    ...     layer.training
+    False
+    >>> layer.training
+    True
+    """
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in before.items():
+            part.training = training
+
+
+def check_shape(name: str, x: Tensor, *shape: int | str) -> None:
+    """Raises ValueError unless ``x`` has this shape; a name such as ``"B"`` stands for any length but 0."""
+    fits = x.ndim == len(shape) and all(
+        found == wanted if isinstance(wanted, int) else found > 0 for found, wanted in zip(x.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name}: found shape {tuple(x.shape)}; expected ({', '.join(map(str, shape))}).")
+
+
+def check_range(name: str, x: Tensor, limit: float, expected: str) -> None:
+    """Raises ValueError unless ``x`` holds floating-point numbers in [-limit, limit]."""
+    low, high = x.aminmax()
+    if not x.is_floating_point() or not (low >= -limit and high <= limit):  # also true for NaN
+        dtype = str(x.dtype).removeprefix("torch.")
+        raise ValueError(f"{name}: found {dtype} from {low.item():.4g} to {high.item():.4g}; expected {expected}.")
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises ValueError unless there is at least one text, and all are strings."""
+    if isinstance(texts, str) or len(texts) == 0:
+        raise ValueError(f"texts: found {texts!r}; expected a list of at least one string.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"texts[{i}]: found {text!r}; expected a string.")
