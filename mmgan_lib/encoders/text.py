@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
+WORD = r"\w+(?:[-']\w+)*|[^\w\s]"  # letters, with hyphens and apostrophes inside; or one punctuation mark
 
 
 class Vocabulary(nn.Module):
@@ -136,11 +137,11 @@ def check_tokens(tokens: Tensor, token_mask: Tensor, words: int) -> None:
 
 
 def _tokenizer(words: Sequence[str]) -> "Tokenizer":
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", BOS), ("<eos>", EOS)]
     )
