@@ -11,31 +11,35 @@ IGNORED = -100  # the target that cross_entropy leaves out
 
 
 class Captioner(nn.Module):
-    r"""Says what a picture shows, word by word (Show and Tell: Vinyals et al., 2015).
+    r"""Says what a picture shows, word by word, and looks at the picture for each (Xu et al., 2015).
 
-    The vector of the picture is where a gated recurrent unit starts from; from each word of the caption it tells the
-    next one:
+    A gated recurrent unit reads the caption so far; its state :math:`h_t` attends to the cells :math:`k_i` of the
+    picture, the states of the image encoder's sequence, and both together tell the next word:
 
-    .. math:: p(w_1, \dots, w_T \mid x) = \prod_t p(w_t \mid w_{<t}, x)
+    .. math::
+        \alpha_t = \operatorname{softmax}_i \frac{h_t^\top k_i}{\sqrt{d}}, \qquad
+        p(w_{t+1} \mid w_{\le t}, x) = \operatorname{softmax} W \operatorname{ReLU}
+        \Bigl(U \Bigl[h_t, \sum_i \alpha_{ti} k_i\Bigr]\Bigr)
 
     Args:
-        image_encoder: maps pictures to vectors (B, image_encoder.out_dim).
+        image_encoder: gives the cells, (B, T, image_encoder.out_dim).
         vocabulary: the words that it can say.
-        width: length of an embedded word and of the recurrent state.
+        width: d, the length of an embedded word, of the recurrent state and of a cell.
     """
 
     def __init__(self, image_encoder: Encoder, vocabulary: Vocabulary, *, width: int = 128) -> None:
         super().__init__()
         self.image_encoder, self.vocabulary = image_encoder, vocabulary
-        self.start = nn.Linear(image_encoder.out_dim, width)
+        self.to_cell = nn.Linear(image_encoder.out_dim, width)
         self.embed = nn.Embedding(len(vocabulary), width, padding_idx=PAD)
         self.read = nn.GRU(width, width, batch_first=True)
+        self.combine = nn.Linear(2 * width, width)
         self.to_word = nn.Linear(width, len(vocabulary))
 
     def forward(self, image: Tensor, tokens: Tensor) -> Tensor:
         """Maps pictures (B, C, H, W) and tokens (B, T) to logits of the word after each, (B, T, words)."""
-        states, _ = self.read(self.embed(tokens), self._begin(image))
-        return self.to_word(states)
+        logits, _ = self._read_on(tokens, *self._look(image))
+        return logits
 
     def loss(self, image: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
         r"""The cross-entropy of each next word, given the true words before it.
@@ -61,17 +65,25 @@ class Captioner(nn.Module):
     def generate(self, image: Tensor, *, max_words: int = 40) -> list[str]:
         """A caption for each picture: always the most likely next word, until ``<eos>`` or ``max_words``."""
         with evaluating(self):
-            state = self._begin(image)
-            word = torch.full((len(image), 1), BOS, device=image.device)
-            caption = [word]
-            while len(caption) <= max_words and not (torch.cat(caption, dim=1) == EOS).any(dim=1).all():
-                state_of_word, state = self.read(self.embed(word), state)
-                logits = self.to_word(state_of_word)
+            cells, mask = self._look(image)
+            caption, state = torch.full((len(image), 1), BOS, device=image.device), None
+            for _ in range(max_words):
+                logits, state = self._read_on(caption[:, -1:], cells, mask, state)
                 logits[..., [PAD, UNK, BOS]] = -torch.inf  # what a caption must not say
-                word = logits.argmax(dim=-1)
-                caption.append(word)
-            return self.vocabulary.decode(torch.cat(caption, dim=1))
+                caption = torch.cat([caption, logits.argmax(dim=-1)], dim=1)
+                if (caption == EOS).any(dim=1).all():
+                    break
+            return self.vocabulary.decode(caption)
 
-    def _begin(self, image: Tensor) -> Tensor:
-        """The first recurrent state, (1, B, width)."""
-        return torch.tanh(self.start(self.image_encoder(image))).unsqueeze(0)
+    def _look(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The cells of the picture, (B, T, width), and their mask, (B, T)."""
+        cells, mask = self.image_encoder.sequence(image)
+        return self.to_cell(cells), mask
+
+    def _read_on(
+        self, tokens: Tensor, cells: Tensor, mask: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, words) of the words after these, and the recurrent state (1, B, width) to go on from."""
+        read, state = self.read(self.embed(tokens), state)
+        seen = F.scaled_dot_product_attention(read, cells, cells, attn_mask=mask[:, None])
+        return self.to_word(torch.relu(self.combine(torch.cat([read, seen], dim=2)))), state

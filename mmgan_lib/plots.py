@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,
     "font.size": 12,
-    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 12,
@@ -47,10 +47,10 @@ def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (3.2,
     >>> figure, axes = panels(2, 3)
     >>> axes.shape
     (2, 3)
-    >>> plt.close(figure)
     """
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows), squeeze=False)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(size[0] * columns, size[1] * rows))  # not pyplot's: those show themselves in notebooks
+        return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def images(axes: Axes, batch: Tensor, *, columns: int = 8, title: str = "") -> None:
@@ -96,16 +96,15 @@ def curves(axes: Axes, *, xlabel: str, ylabel: str, smooth: int = 1, **series: T
         mean = torch.as_tensor(values, dtype=torch.double).detach().cpu().unfold(0, smooth, 1).mean(dim=1)
         axes.plot(torch.arange(len(mean)) + smooth - 1, mean, linestyle=style, label=name.replace("_", " "))
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         axes.legend()
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file on white, in 128 colours; the figure is closed."""
+    """The figure as a PNG file on white, in 128 colours."""
     buffer = io.BytesIO()
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", facecolor="white")
-    plt.close(figure)
     small = io.BytesIO()
     Image.open(buffer).convert("RGB").quantize(128).save(small, format="png", optimize=True)
     return small.getvalue()

@@ -13,7 +13,7 @@ from mmgan_lib.models import Captioner
 CAPTIONS = [
     f"a {colour} {shape}{place}."
     for colour, shape, place in product(
-        ("red", "green", "blue", "dark grey"),
+        ("red", "green", "blue", "dark-grey"),
         ("disc", "star", "ring", "square"),
         ("", " in the upper left corner"),
     )
@@ -103,6 +103,26 @@ def test_a_caption_never_holds_padding_unknown_or_begin() -> None:
     model = captioner()
     always_say(model, "<pad>", "<unk>", "<bos>", "star")
     assert model.generate(pictures(1), max_words=2) == ["star star"]
+
+
+def test_a_word_depends_on_those_before_it_alone() -> None:
+    model, image = captioner().eval(), pictures(2)
+    tokens, _ = WORDS.encode(CAPTIONS[:2])
+    changed = tokens.clone()
+    changed[:, 3] = 9
+    moved = (model(image, changed) - model(image, tokens)).abs().amax(dim=(0, 2)) > 1e-6
+    assert moved.tolist() == [False] * 3 + [True] * (tokens.shape[1] - 3)
+
+
+def test_what_is_masked_in_the_picture_is_not_seen() -> None:
+    model, image = captioner().eval(), pictures(2)
+    tokens, _ = WORDS.encode(CAPTIONS[:2])
+    cells, mask = model._look(image)
+    mask[:, 1:] = False
+    hidden = cells.clone()
+    hidden[:, 1:] = 99
+    torch.testing.assert_close(model._read_on(tokens, cells, mask)[0], model._read_on(tokens, hidden, mask)[0])
+    assert not torch.allclose(model._read_on(tokens, cells, mask)[0], model(image, tokens))
 
 
 def test_generating_leaves_no_trace() -> None:

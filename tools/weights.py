@@ -4,6 +4,7 @@ Each recipe writes ``mmgan_lib/weights/NAME.safetensors`` and an entry in the ma
 """
 
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmgan_lib import checkpoint, plots, runtime
-from mmgan_lib.datasets import Batch, Loader, SpokenDigits
+from mmgan_lib.datasets import Batch, Loader, Shapes, SpokenDigits
+from mmgan_lib.datasets.shapes import TELLS
+from mmgan_lib.encoders import ImageEncoder, evaluating
 from mmgan_lib.gan import Discriminator, Generator
 from mmgan_lib.training import GANConfig, fit_gan
 
@@ -71,6 +74,44 @@ def digits_generator(seed: int = 0) -> None:
     print("digits_generator", entry)
 
 
+def shapes_resnet(seed: int = 0) -> None:
+    """The image encoder of ``pretrained_resnet("Shapes")``, trained with a throw-away linear head on all attributes."""
+    device = runtime.device()
+    runtime.seed_everything(seed)
+    tells = {"image": TELLS["image"]}
+    shapes, test = Shapes(20_000, seed=seed, tells=tells), Shapes(2000, split="test", seed=seed, tells=tells)
+    sizes = [len(shapes.vocabularies[name]) for name in shapes.attribute_names]
+    encoder = ImageEncoder()
+    classifier = nn.Sequential(encoder, nn.Linear(encoder.out_dim, sum(sizes))).to(device)
+    loader = Loader(shapes, batch_size=64, seed=seed, device=device)
+    steps = 500
+    optimizer = torch.optim.AdamW(classifier.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+
+    start = time.perf_counter()
+    for step in range(steps):
+        batch = loader.batch(step)
+        logits = classifier(batch.image).split(sizes, dim=1)
+        loss = sum(F.cross_entropy(part, truth) for part, truth in zip(logits, batch.attributes.T, strict=True))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    seconds = time.perf_counter() - start
+
+    with evaluating(classifier):
+        logits = torch.cat([classifier(part.to(device)).cpu() for part in test[:].image.split(500)]).split(sizes, dim=1)
+    read = torch.stack([part.argmax(dim=1) for part in logits], dim=1)
+    accuracy = (read == test.attributes).float().mean(dim=0).tolist()
+    metrics = {
+        f"{name} of test pictures": round(value, 4) for name, value in zip(test.attribute_names, accuracy, strict=True)
+    }
+    entry = checkpoint.save_pretrained(
+        "shapes_resnet", encoder, command="make weights", seed=seed, seconds=seconds, metrics=metrics
+    )
+    print("shapes_resnet", entry)
+
+
 @torch.no_grad()
 def cover() -> None:
     """The README's picture: sixty digits by the shipped generator."""
@@ -83,7 +124,7 @@ def cover() -> None:
     (ROOT / "book" / "_static" / "cover.png").write_bytes(plots.png(figure))
 
 
-RECIPES = {"digits_generator": digits_generator, "cover": cover}
+RECIPES = {"digits_generator": digits_generator, "shapes_resnet": shapes_resnet, "cover": cover}
 
 
 if __name__ == "__main__":
