@@ -63,21 +63,27 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
     """Set a number of this run beside the same number over other seeds, which ``make results`` recorded.
 
     The numbers stand in ``book/results/{chapter}.json``, one list for each tier and name. This run has to fall
-    within the recorded range, widened by twice its own width on either side. ``make results`` itself sets
-    ``MMGAN_RECORDING``, under which the number is shown and not compared.
+    within the recorded range, widened by twice its own width on either side. Where only the other tier was recorded,
+    its range is shown and not compared. ``make results`` itself sets ``MMGAN_RECORDING``, under which there is nothing
+    to compare with.
 
     Raises:
-        ClaimError: the value lies outside, or no number of that name was recorded.
+        ClaimError: the value lies outside, or no number of that name was recorded in any tier.
     """
     number, tier = {"record": name, "value": float(value)}, runtime.tier()
     if os.environ.get("MMGAN_RECORDING"):
         return _display(Claim(f"Being recorded: {name}.", True, {"this run": float(value)}), number)
-    values = _record(chapter).get(tier, {"numbers": {}})["numbers"].get(name, [])
-    if not values:
-        raise ClaimError(f"{name!r} is not recorded for {chapter} in the {tier} tier; `make results` records it.")
+    numbers = {which: entry["numbers"][name] for which, entry in _record(chapter).items() if name in entry["numbers"]}
+    if not numbers:
+        raise ClaimError(f"{name!r} is not recorded for {chapter}; `make results` records it.")
+    compared = tier if tier in numbers else next(iter(numbers))
+    values = numbers[compared]
     low, high = min(values), max(values)
     margin = 2 * (high - low)
     evidence = {"this run": float(value), "recorded mean": mean(values), "lowest": low, "highest": high}
+    if compared != tier:
+        sentence = f"Recorded in the {compared} tier over {len(values)} seeds, and not yet in the {tier} tier: {name}."
+        return _display(Claim(sentence, True, evidence), number)
     sentence = f"As over {len(values)} recorded seeds: {name}."
     return _display(Claim(sentence, low - margin <= value <= high + margin, evidence), number)
 

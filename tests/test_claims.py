@@ -122,19 +122,25 @@ def test_a_run_unlike_the_recorded_ones_is_shown_and_raises(displayed: list[dict
 
 @pytest.mark.usefixtures("record")
 @pytest.mark.parametrize(
-    ("name", "tier", "chapter", "sentence"),
+    ("name", "chapter", "sentence"),
     [
-        ("accuracy", "quick", "03_gan", "'accuracy' is not recorded for 03_gan in the quick tier"),
-        ("modes", "full", "03_gan", "'modes' is not recorded for 03_gan in the full tier"),
-        ("modes", "quick", "04_none", "There are no recorded results for 04_none"),
+        ("accuracy", "03_gan", "'accuracy' is not recorded for 03_gan"),
+        ("modes", "04_none", "There are no recorded results for 04_none"),
     ],
 )
-def test_what_was_never_recorded_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, tier: str, chapter: str, sentence: str
-) -> None:
-    monkeypatch.setenv("MMGAN_TIER", tier)
+def test_what_was_never_recorded_is_refused(name: str, chapter: str, sentence: str) -> None:
     with pytest.raises(ClaimError, match=f"^{sentence}.*`make results`"):
         recorded(name, 3.0, chapter=chapter)
+
+
+@pytest.mark.usefixtures("record")
+def test_a_tier_without_a_record_says_so_and_shows_the_others(displayed: list[dict], monkeypatch) -> None:
+    monkeypatch.setenv("MMGAN_TIER", "full")
+    recorded("modes", 99.0, chapter="03_gan")
+    assert displayed[0]["data"]["text/plain"] == (
+        "✓ Recorded in the quick tier over 3 seeds, and not yet in the full tier: modes. "
+        "[this run 99, recorded mean 3, lowest 2, highest 4]"
+    )
 
 
 @pytest.mark.usefixtures("record")
