@@ -119,7 +119,7 @@ def cover() -> None:
     checkpoint.load_pretrained("digits_generator", generator)
     noise = torch.randn(60, generator.latent_dim, generator=torch.Generator().manual_seed(0))
     digits = F.one_hot(torch.arange(60) % 10, 10).float()
-    figure, axes = plots.panels(size=(8, 2.5))
+    figure, axes = plots.panels(size=(8, 1.25))
     plots.images(axes[0, 0], generator(noise, digits), columns=20)
     (ROOT / "book" / "_static" / "cover.png").write_bytes(plots.png(figure))
 
