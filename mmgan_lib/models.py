@@ -1,13 +1,127 @@
-"""Encoders put together with a head that does something."""
+"""Encoders put together with what makes something of their vectors."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan_lib.datasets import Batch
 from mmgan_lib.encoders import Encoder, Vocabulary, evaluating
 from mmgan_lib.encoders.text import BOS, EOS, PAD, UNK, check_tokens
+from mmgan_lib.fusion import Fusion, modality_dropout
 
 IGNORED = -100  # the target that cross_entropy leaves out
+
+
+class MultimodalModel(nn.Module):
+    r"""Encodes each modality of a batch, fuses what it found, and answers: logits of classes, or numbers.
+
+    .. math:: y = \operatorname{head}(\operatorname{fusion}(\operatorname{encoder}_1(x_1), \dots,
+        \operatorname{encoder}_M(x_M)))
+
+    What a sample lacks is told by ``batch.present``, whose columns are in the order of the encoders. An encoder is only
+    given the samples that have its modality, so that what stands in the place of the others cannot matter, not even to
+    batch normalisation; a field that no sample has can be None.
+
+    Args:
+        encoders: field of :class:`Batch` → encoder; ``"tokens"`` come with their mask. An encoder gives a vector
+            (B, D_m), and for a fusion of sequences has a method ``sequence``.
+        fusion: brings the vectors together, in the order of ``encoders``.
+        head: maps the shared vector (B, fusion.out_dim) to the answer; None if that is the answer, as after
+            :class:`~mmgan_lib.fusion.LateAverage`.
+        dropout: probability with which a modality is dropped in training, by :func:`modality_dropout`.
+
+    Raises:
+        ValueError: no such field, encoders that do not fit the fusion, or a ``dropout`` that is no probability.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        fusion: Fusion,
+        head: nn.Module | None = None,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_encoders(encoders, fusion)
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1.")
+        self.encoders, self.fusion = nn.ModuleDict(encoders), fusion
+        self.head = nn.Identity() if head is None else head
+        self.dropout = dropout
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The answer for each sample, (B, K)."""
+        return self.head(self.represent(batch))
+
+    def represent(self, batch: Batch) -> Tensor:
+        """The shared vector of each sample, (B, fusion.out_dim): what a generator can take as its condition.
+
+        Raises:
+            ValueError: the batch lacks a field, or its ``present`` has another number of modalities.
+        """
+        present = self.present(batch)
+        if self.training and self.dropout:
+            present = modality_dropout(present, self.dropout)
+        inputs = [self._encode(m, name, batch, present[:, m]) for m, name in enumerate(self.encoders)]
+        if self.fusion.takes_sequences:
+            states, masks = zip(*inputs, strict=True)
+            return self.fusion(states, masks)
+        return self.fusion(inputs, present)
+
+    def present(self, batch: Batch) -> Tensor:
+        """Which sample has which modality, (B, M) bool."""
+        shape = (len(batch), len(self.encoders))
+        if batch.present is None:
+            return torch.ones(shape, dtype=torch.bool, device=batch.device)
+        if batch.present.shape != shape:
+            names = ", ".join(self.encoders)
+            raise ValueError(f"present: found shape {tuple(batch.present.shape)}; expected {shape}, for {names}.")
+        return batch.present
+
+    def _encode(self, m: int, name: str, batch: Batch, rows: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The vector of each sample, or its states and their mask; zeros for samples outside ``rows`` (B,) bool."""
+        encoder, sequence = self.encoders[name], self.fusion.takes_sequences
+        if not rows.any():
+            nothing = next(self.parameters()).new_zeros(len(rows), self.fusion.dims[m])
+            return (nothing[:, None], torch.zeros_like(rows)[:, None]) if sequence else nothing
+        given = _inputs(name, batch, rows)
+        return _spread(encoder.sequence(*given), rows) if sequence else _spread((encoder(*given),), rows)[0]
+
+
+def _inputs(name: str, batch: Batch, rows: Tensor) -> list[Any]:
+    """What the encoder of a field is given: the field, and a mask that goes with it, of these rows alone."""
+    names = ("tokens", "token_mask") if name == "tokens" else (name,)
+    given = {field: getattr(batch, field) for field in names}
+    if any(value is None for value in given.values()):
+        raise ValueError(f"batch: found no {' and '.join(names)}; expected it, or a column of False for it in present.")
+    return list(given.values()) if rows.all() else [getattr(Batch(**given)[rows], field) for field in names]
+
+
+def _spread(found: Iterable[Tensor], rows: Tensor) -> tuple[Tensor, ...]:
+    """What was found for these rows alone, each (b, ...), becomes (B, ...), zero in the others."""
+    whole = tuple(x.new_zeros(len(rows), *x.shape[1:]) for x in found)
+    for x, part in zip(whole, found, strict=True):
+        x[rows] = part
+    return whole
+
+
+def _check_encoders(encoders: Mapping[str, nn.Module], fusion: Fusion) -> None:
+    names = [field.name for field in fields(Batch) if field.name not in ("token_mask", "present")]
+    if strange := [name for name in encoders if name not in names]:
+        raise ValueError(f"encoders: found {strange[0]!r}; expected some of {', '.join(names)}.")
+    if len(encoders) != len(fusion.dims):
+        raise ValueError(f"encoders: found {len(encoders)}; expected {len(fusion.dims)}, one for each of the fusion's.")
+    for (name, encoder), dim in zip(encoders.items(), fusion.dims, strict=True):
+        found = getattr(encoder, "out_dim", dim)
+        if found != dim:
+            raise ValueError(
+                f"encoders[{name!r}]: found vectors of length {found}; expected {dim}, as the fusion does."
+            )
 
 
 class Captioner(nn.Module):

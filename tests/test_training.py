@@ -1,4 +1,4 @@
-"""fit_gan: the steps it takes, what it leaves behind, and that it can be stopped at any moment."""
+"""fit and fit_gan: the steps they take, what they leave behind, and that they can be stopped at any moment."""
 
 import copy
 import os
@@ -18,7 +18,7 @@ from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.gan import Discriminator, Generator
 from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
 from mmgan_lib.runtime import seed_everything
-from mmgan_lib.training import DivergedError, GANConfig, fit_gan
+from mmgan_lib.training import DivergedError, GANConfig, History, fit, fit_gan
 
 BATCH = 16
 
@@ -170,7 +170,9 @@ def test_leaves_frozen_weights_frozen_and_the_others_free() -> None:
     assert [p.requires_grad for p in discriminator.parameters()] == [False, False, True, True]
 
 
-def test_does_not_wait_for_the_device_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The calls in which the library made the CPU wait for the device."""
     waits = []
 
     def spy(name: str) -> None:
@@ -185,6 +187,10 @@ def test_does_not_wait_for_the_device_at_every_step(monkeypatch: pytest.MonkeyPa
 
     for name in ("item", "tolist", "cpu", "__bool__", "__float__"):
         spy(name)
+    return waits
+
+
+def test_does_not_wait_for_the_device_at_every_step(waits: list[str]) -> None:
     fit_gan(*toys(), points(), GANConfig(steps=10))
     at_the_end = len(waits)
     fit_gan(*toys(), points(), GANConfig(steps=20))
@@ -330,6 +336,12 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
     assert equal(before, other[0])
 
 
+def test_fewer_steps_than_have_been_taken_are_refused(tmp_path: Path) -> None:
+    fit_gan(*toys(), points(), GANConfig(steps=8), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"^steps is 5, but the run in .* has taken 8 already\.$"):
+        fit_gan(*toys(), points(), GANConfig(steps=5), folder=tmp_path, resume=True)
+
+
 def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
     first, again = toys(), toys(seed=1)
     history = fit_gan(*first, points(), GANConfig(steps=8), folder=tmp_path)
@@ -363,3 +375,253 @@ def test_on_a_gpu_the_losses_stay_near_those_of_the_cpu(options: dict) -> None:
         loader = Loader(pictures, 64, device=device)
         losses[device] = fit_gan(*players, loader, GANConfig(steps=20, **options)).discriminator_loss
     torch.testing.assert_close(losses["cuda"], losses["cpu"], rtol=0.2, atol=0.1)
+
+
+# Supervised training: points of the plane, and the sign of the product of their coordinates
+
+
+def examples(n: int = 200, seed: int = 3) -> Tensor:
+    """Rows of two coordinates and a class, a tenth of the classes wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 2, generator=generator)
+    wrong = torch.rand(n, generator=generator) < 0.1
+    return torch.cat([x, ((x.prod(dim=1) > 0) ^ wrong)[:, None].float()], dim=1)
+
+
+def learner(seed: int = 0) -> nn.Module:
+    """With dropout, so that random numbers matter, and batch normalisation, so that the mode does."""
+    seed_everything(seed)
+    return nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+
+
+def surprise(model: nn.Module):
+    return lambda rows: F.binary_cross_entropy_with_logits(model(rows[:, :2]).squeeze(1), rows[:, 2])
+
+
+def train(model: nn.Module, steps: int = 40, **options: object) -> History:
+    return fit(model, Loader(examples(), BATCH, seed=1), loss=surprise(model), steps=steps, lr=1e-2, **options)
+
+
+def held_back() -> Loader:
+    return Loader(examples(70, seed=8), 32, shuffle=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"l1": 0.01}, {"l2": 0.02}, {"l1": 0.01, "l2": 0.02}], ids=str)
+def test_fit_takes_exactly_the_steps_of_the_plain_loop(options: dict) -> None:
+    plain, fitted, losses = learner(), learner(), []
+    loader, adam = Loader(examples(), BATCH, seed=1), torch.optim.Adam(plain.parameters(), lr=1e-2)
+    seed_everything(5)
+    for step in range(40):
+        loss = surprise(plain)(loader.batch(step))
+        losses.append(loss.item())
+        for layer in (plain[0], plain[4]):  # the weights: no bias, no scale or shift of the normalisation
+            loss = loss + options.get("l1", 0) * layer.weight.abs().sum()
+            loss = loss + options.get("l2", 0) * layer.weight.square().sum()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    seed_everything(5)
+    history = train(fitted, **options)
+    assert history.loss.tolist() == losses  # without the penalties
+    assert history.validation_loss == {}
+    if options.get("l1") and options.get("l2"):  # a sum of two penalties is rounded otherwise
+        for name, value in plain.state_dict().items():
+            torch.testing.assert_close(value, fitted.state_dict()[name])
+    else:
+        assert equal(plain, fitted)
+
+
+def test_l2_is_what_adam_calls_weight_decay() -> None:
+    """Twice as much, on the weights alone: Adam adds decay · w to the gradient, and that of l2 · w² is 2 · l2 · w."""
+    ours, theirs = learner(), learner()
+    for model in (ours, theirs):
+        model[1] = nn.Identity()  # before a normalisation a bias has no gradient but rounding, which Adam blows up
+    loader = Loader(examples(), BATCH, seed=1)
+    weights, biases = ([getattr(theirs[i], name) for i in (0, 4)] for name in ("weight", "bias"))
+    adam = torch.optim.Adam([{"params": weights, "weight_decay": 0.1}, {"params": biases}], lr=1e-2)
+    seed_everything(5)
+    for step in range(40):
+        adam.zero_grad()
+        surprise(theirs)(loader.batch(step)).backward()
+        adam.step()
+    seed_everything(5)
+    train(ours, l2=0.05)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [2.0, -0.3, 0.1]),
+        ({"l1": 0.5}, [1.5, 0.0, 0.0]),  # soft thresholding
+        ({"l2": 0.5}, [1.0, -0.15, 0.05]),  # shrunk by 1 + 2 · l2
+    ],
+)
+def test_penalties_find_the_minimum_known_from_theory(options: dict, expected: list[float]) -> None:
+    """Of (w - a)² / 2 + l1 |w| + l2 w² for each weight."""
+    model, a = nn.Linear(1, 3, bias=False), torch.tensor([[2.0], [-0.3], [0.1]])
+    loader = Loader(torch.zeros(4, 1), 4)
+    fit(model, loader, loss=lambda _: 0.5 * (model.weight - a).square().sum(), steps=900, lr=1e-2, **options)
+    assert model.weight.flatten().tolist() == pytest.approx(expected, abs=0.02)
+
+
+def test_validation_is_the_mean_loss_in_eval_mode() -> None:
+    model, seen = learner(), {}
+    history = train(model, validation=held_back(), validate_every=40)
+    model.eval()
+    with torch.no_grad():
+        seen[40] = surprise(model)(examples(70, seed=8)).item()  # all at once: batches count by their size
+    assert history.validation_loss == pytest.approx(seen)
+    epochs = train(learner(), steps=30, validation=held_back())
+    assert list(epochs.validation_loss) == [12, 24]  # 200 examples are 12 whole batches of 16
+
+
+def test_validation_changes_nothing() -> None:
+    watched, alone = learner(), learner()
+    seed_everything(2)
+    history = train(watched, validation=held_back(), validate_every=7)
+    seed_everything(2)
+    assert torch.equal(train(alone).loss, history.loss)
+    assert equal(watched, alone)
+    assert watched.training
+
+
+def given(losses: list[float]):
+    """A model whose weight counts the steps, and a loss that on validation data is the next of these."""
+    model, upcoming = nn.Linear(1, 1, bias=False), iter(losses)
+    nn.init.zeros_(model.weight)
+
+    def loss(batch: Tensor) -> Tensor:
+        return -model.weight.sum() if model.training else torch.tensor(next(upcoming))
+
+    return model, loss
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "last", "best"),
+    [
+        ([5, 4, 3, 4, 5, 1], 2, 5, 3),  # stopped before the better one
+        ([5, 4, 3, 4, 2, 6, 7, 1], 2, 7, 5),  # patience counts from the newest lowest
+        ([5, 5, 5, 5], 2, 3, 1),  # the same is no better
+        ([5, 4, 3, 2, 1, 0], 1, 6, 6),  # runs to the end
+        ([1, 2, 3, 4, 5, 6], 10, 6, 1),  # to the end, and back to the best
+    ],
+)
+def test_early_stopping_restores_the_best_weights(losses: list, patience: int, last: int, best: int) -> None:
+    model, loss = given([float(value) for value in losses])
+    loader, lr = Loader(torch.zeros(4, 1), 4), 0.5
+    options = {"validation": [torch.zeros(1, 1)], "validate_every": 1, "patience": patience}
+    history = fit(model, loader, loss=loss, steps=6 if last == 6 else 100, lr=lr, **options)
+    assert len(history.loss) == last
+    assert list(history.validation_loss) == list(range(1, last + 1))
+    assert history.best_step == best
+    assert model.weight.item() == pytest.approx(lr * best, rel=1e-4)  # Adam's step down a constant slope is lr
+
+
+def test_without_patience_the_last_weights_stay() -> None:
+    model, loss = given([1.0, 2.0, 3.0])
+    options = {"validation": [torch.zeros(1, 1)], "validate_every": 1}
+    history = fit(model, Loader(torch.zeros(4, 1), 4), loss=loss, steps=3, lr=0.5, **options)
+    assert history.best_step == 1
+    assert model.weight.item() == pytest.approx(1.5, rel=1e-4)
+    with pytest.raises(ValueError, match=r"^history holds no validation loss; expected"):
+        History(torch.zeros(3), {}, 1.0).best_step  # noqa: B018
+
+
+@pytest.mark.parametrize("stop", [1, 13, 20, 30])
+@pytest.mark.parametrize("patience", [None, 3])
+def test_resumed_fits_end_in_the_same_bits(tmp_path: Path, stop: int, patience: int | None) -> None:
+    """Early stopping among them: with this patience the run ends by itself before its last step."""
+    options = {"l1": 1e-3, "validation": held_back(), "validate_every": 1, "patience": patience}
+    straight, broken, resumed = learner(), learner(), learner(seed=9)
+    seed_everything(4)
+    expected = train(straight, **options)
+    assert (len(expected.loss) == 40) == (patience is None)
+    seed_everything(4)
+    train(broken, steps=stop, folder=tmp_path, checkpoint_every=10, **options)
+    seed_everything(77)
+    history = train(resumed, folder=tmp_path, resume=True, checkpoint_every=10, **options)
+    assert equal(straight, resumed)
+    assert torch.equal(expected.loss, history.loss)
+    assert expected.validation_loss == history.validation_loss
+
+
+def test_a_finished_fit_is_not_trained_further(tmp_path: Path) -> None:
+    first, again = learner(), learner(seed=1)
+    history = train(first, folder=tmp_path)
+    resumed = train(again, folder=tmp_path, resume=True)
+    assert equal(first, again)
+    assert torch.equal(history.loss, resumed.loss)
+    assert history.seconds == resumed.seconds
+    with pytest.raises(ValueError, match=r"holds step-00000040; pass resume=True"):
+        train(first, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"^l2 is 0.5, but the run in .* was begun with 0.0\.$"):
+        train(first, folder=tmp_path, resume=True, l2=0.5)
+
+
+def test_a_run_of_the_other_loop_is_refused(tmp_path: Path) -> None:
+    fit_gan(*toys(), points(), GANConfig(steps=3), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"but the run in .* was begun with"):
+        train(learner(), folder=tmp_path, resume=True)
+
+
+def test_fit_does_not_wait_for_the_device_at_every_step(waits: list[str]) -> None:
+    train(learner(), steps=10)
+    at_the_end = len(waits)
+    train(learner(), steps=20)
+    assert 0 < at_the_end < 10
+    assert len(waits) == 2 * at_the_end
+
+
+def test_fit_leaves_frozen_weights_frozen_and_trains_in_train_mode() -> None:
+    model = learner().eval()
+    model[0].requires_grad_(False)
+    before = copy.deepcopy(model)
+    train(model, l1=0.1, l2=0.1)
+    assert equal(before[0], model[0])
+    assert not equal(before[4], model[4])
+    assert not torch.equal(before[1].running_mean, model[1].running_mean)
+
+
+@pytest.mark.parametrize("step", [0, 37])
+def test_a_fit_that_diverges_names_the_step(tmp_path: Path, step: int) -> None:
+    model = learner()
+    poisoned = Loader(examples(), BATCH, seed=1)
+    batch = poisoned.batch
+    poisoned.batch = lambda at: batch(at) * (float("nan") if at == step else 1)
+    with pytest.raises(DivergedError, match=rf"^The loss is nan at step {step}; expected a number within .*\."):
+        fit(model, poisoned, loss=surprise(model), steps=100, folder=tmp_path, checkpoint_every=10)
+    if step:
+        assert checkpoint.latest(tmp_path).name == "step-00000030"
+
+
+def test_a_validation_loss_that_is_not_a_number_is_named() -> None:
+    model, loss = given([2.0, float("inf")])
+    options = {"validation": [torch.zeros(1, 1)], "validate_every": 5, "patience": 2}
+    with pytest.raises(DivergedError, match=r"^The validation loss is inf at step 10; expected"):
+        fit(model, Loader(torch.zeros(4, 1), 4), loss=loss, steps=20, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": 0}, r"^steps is 0; expected at least 1\.$"),
+        ({"checkpoint_every": 0}, r"^checkpoint_every is 0; expected at least 1\.$"),
+        ({"patience": 0, "validation": [examples()]}, r"^patience is 0; expected at least 1\.$"),
+        ({"validate_every": 0, "validation": [examples()]}, r"^validate_every is 0; expected at least 1\.$"),
+        ({"l1": -1.0}, r"^l1 is -1.0; expected 0 or more\.$"),
+        ({"l2": float("nan")}, r"^l2 is nan; expected 0 or more\.$"),
+        ({"patience": 3}, r"^patience and validate_every say how to validate; expected validation data with them\.$"),
+        ({"validate_every": 3}, r"expected validation data with them\.$"),
+        ({"validation": examples()}, r"^validation is a Tensor; expected batches, as a Loader or a list gives\.$"),
+        ({"validation": []}, r"^validation: found no batches; expected some, the same at each validation\.$"),
+        ({"validation": [examples()], "steps": 5}, r"^validate_every is 12; expected at most steps, 5\.$"),
+    ],
+)
+def test_bad_arguments_of_fit_are_refused(options: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        train(learner(), **options)
+    model = learner().requires_grad_(False)
+    with pytest.raises(ValueError, match=r"^model: found no parameter that needs a gradient; expected at least one\.$"):
+        train(model)

@@ -1,4 +1,4 @@
-"""The training loop of a GAN: short enough to read, complete enough to trust."""
+"""Two networks that play against each other."""
 
 import copy
 import dataclasses
@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmgan_lib import checkpoint
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
+from mmgan_lib.training.run import CHECK_EVERY, Run, descend
 
-CHECK_EVERY = 25  # steps between looks at the losses: each look makes the CPU wait for the GPU
-DIVERGED = 1e6  # no loss of a healthy run comes near it
 COMPILE_FROM = 10_000  # steps from which torch.compile earns back its minute on a GPU
 
 
@@ -66,7 +64,7 @@ class GANConfig:
 
 
 @dataclass
-class History:
+class GANHistory:
     """What a run of :func:`fit_gan` leaves behind.
 
     Attributes:
@@ -86,10 +84,6 @@ class History:
     ema: nn.Module = field(repr=False)
 
 
-class DivergedError(FloatingPointError):
-    """A loss became NaN, infinite or absurdly large; the message names the step and the loss."""
-
-
 def fit_gan(
     generator: nn.Module,
     discriminator: nn.Module,
@@ -101,7 +95,7 @@ def fit_gan(
     watch_at: Collection[int] = (),
     folder: str | Path | None = None,
     resume: bool = False,
-) -> History:
+) -> GANHistory:
     """Train a generator and a discriminator against each other (Goodfellow et al., 2014).
 
     The noise comes from PyTorch's global random numbers: seed them with
@@ -124,7 +118,7 @@ def fit_gan(
         ValueError: ``folder`` holds another run.
         mmgan_lib.checkpoint.CheckpointError: the newest checkpoint is damaged.
     """
-    run = _Run(generator, discriminator, loader, config)
+    run = _GANRun(generator, discriminator, loader, config)
     first = run.restore(Path(folder), resume) if folder else 0
     fast_generator, fast_discriminator, autocast = _for_device(generator, discriminator, config, run.device)
     weights = [weight for weight in discriminator.parameters() if weight.requires_grad]
@@ -134,7 +128,7 @@ def fit_gan(
     def show(step: int) -> None:
         if watch is not None and step in watch_at:
             with torch.no_grad(), torch.random.fork_rng():
-                run.watched[step] = watch(step, run.models["ema"], discriminator)
+                run.notes["watched"][step] = watch(step, run.models["ema"], discriminator)
 
     bar = tqdm(range(first, config.steps), "GAN", config.steps, initial=first, leave=False, mininterval=0.5)
     for step in bar:
@@ -151,7 +145,7 @@ def fit_gan(
             d_loss = loss.discriminator(real=real_logits, fake=fake_logits)
             if step % config.penalty_every == 0:
                 d_loss = d_loss + config.penalty_every * _penalties(config, discriminator, real, fake, given)
-            _descend(run.optimizers["discriminator"], d_loss)
+            descend(run.optimizers["discriminator"], d_loss)
             if config.clip is not None:
                 clip_weights(discriminator, config.clip)
 
@@ -160,7 +154,7 @@ def fit_gan(
             fake_logits = fast_discriminator(fake, *given).float()
             real_logits = fast_discriminator(real, *given).float() if loss.generator_sees_real else None
         g_loss = loss.generator(real=real_logits, fake=fake_logits)
-        _descend(run.optimizers["generator"], g_loss)
+        descend(run.optimizers["generator"], g_loss)
         _freeze(weights, False)
 
         _average(run.models["ema"], generator, decay=min(config.ema, (1 + step) / (10 + step)))
@@ -174,82 +168,34 @@ def fit_gan(
     show(config.steps)
     d_losses, g_losses = run.losses.cpu().unbind(1)
     speed = run.images_per_second(config.steps)
-    return History(d_losses, g_losses, run.seconds, speed, run.watched, run.models["ema"])
+    return GANHistory(d_losses, g_losses, run.seconds, speed, run.notes["watched"], run.models["ema"])
 
 
-class _Run:
-    """Everything that changes while a GAN trains, and so everything that a checkpoint holds."""
+class _GANRun(Run):
+    """What changes while a GAN trains: three networks, two optimisers, and what was watched."""
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, loader: Loader, config: GANConfig) -> None:
-        self.device = next(generator.parameters()).device
         average = copy.deepcopy(generator).eval().requires_grad_(False)
-        self.models = {"generator": generator, "discriminator": discriminator, "ema": average}
+        models = {"generator": generator, "discriminator": discriminator, "ema": average}
         rates = {"generator": config.lr, "discriminator": config.lr_discriminator or config.lr}
-        self.optimizers = {
-            name: torch.optim.Adam(
-                self.models[name].parameters(), lr=rate, betas=config.betas, fused=self.device.type == "cuda"
-            )
-            for name, rate in rates.items()
-        }
-        self.losses = torch.zeros(config.steps, 2, device=self.device)
-        self.watched: dict[int, Any] = {}
-        self.seconds, self.checked = 0.0, 0
-        self.samples_per_step = loader.batch_size * config.n_critic
+        fused = next(generator.parameters()).is_cuda
         settings = dataclasses.asdict(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
-        self.settings = {name: value for name, value in settings.items() if name not in ("steps", "checkpoint_every")}
+        super().__init__(
+            models=models,
+            optimizers={
+                name: torch.optim.Adam(models[name].parameters(), lr=rate, betas=config.betas, fused=fused)
+                for name, rate in rates.items()
+            },
+            losses=("discriminator's loss", "generator's loss"),
+            steps=config.steps,
+            settings={name: value for name, value in settings.items() if name not in ("steps", "checkpoint_every")},
+            advice="Lower the learning rate, or constrain the discriminator.",
+        )
+        self.notes["watched"] = {}
+        self.samples_per_step = loader.batch_size * config.n_critic
 
     def images_per_second(self, done: int) -> float:
         return done * self.samples_per_step / self.seconds
-
-    def check(self, done: int) -> tuple[float, float]:
-        """Stop at the first loss that is not a sane number; else give the newest of both."""
-        recent = self.losses[self.checked : done].cpu()
-        bad = ~(recent.abs() < DIVERGED)  # also true for NaN
-        if bad.any():
-            row, column = bad.nonzero()[0].tolist()
-            name, step = ("discriminator", "generator")[column], self.checked + row
-            raise DivergedError(
-                f"The {name}'s loss is {recent[row, column]:.3g} at step {step}; expected a number within "
-                f"±{DIVERGED:.0e}. Lower the learning rate, or constrain the discriminator."
-            )
-        self.checked = done
-        return tuple(recent[-1].tolist())
-
-    def save(self, folder: Path, done: int) -> None:
-        state = {
-            "settings": self.settings,
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
-            "losses": self.losses[:done].cpu(),
-            "watched": self.watched,
-            "seconds": self.seconds,
-        }
-        checkpoint.save(folder, step=done, models=self.models, state=state)
-
-    def restore(self, folder: Path, resume: bool) -> int:
-        """Go back to the newest checkpoint in the folder, and give its step; 0 where there is none."""
-        newest = checkpoint.latest(folder)
-        if newest is None:
-            return 0
-        if not resume:
-            raise ValueError(
-                f"folder {folder} holds {newest.name}; pass resume=True to go on, or name an empty folder."
-            )
-        state = checkpoint.load(newest, {})
-        for name, value in self.settings.items():
-            if state["settings"][name] != value:
-                raise ValueError(
-                    f"{name} is {value}, but the run in {folder} was begun with {state['settings'][name]}."
-                )
-        checkpoint.load(newest, self.models)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        torch.set_rng_state(state["random"][0])
-        torch.cuda.set_rng_state_all(state["random"][1:])
-        done = min(len(state["losses"]), len(self.losses))
-        self.losses[:done] = state["losses"][:done]
-        self.watched, self.seconds, self.checked = state["watched"], state["seconds"], done
-        return done
 
 
 def _for_device(
@@ -293,12 +239,6 @@ def _penalties(
     if config.r2:
         total = total + config.r2 * r2(judge, fake=fake)
     return total
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 def _freeze(weights: list[nn.Parameter], frozen: bool = True) -> None:
