@@ -1,10 +1,13 @@
-"""What the tests of the book share: where it is, and a browser that looks at it."""
+"""What the tests share: where the book is, a browser that looks at it, and a notebook's display."""
 
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -35,3 +38,12 @@ def browser() -> Iterator:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def displayed() -> Iterator[list[dict]]:
+    """What a notebook would display, as it comes."""
+    config = Config({"HistoryManager": {"enabled": False}})
+    shell = InteractiveShell.instance(config=config, display_pub_class=CapturingDisplayPublisher)
+    yield shell.display_pub.outputs
+    InteractiveShell.clear_instance()

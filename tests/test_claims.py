@@ -3,28 +3,15 @@
 import json
 import math
 import re
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from IPython.core.displaypub import CapturingDisplayPublisher
-from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 from mmgan_lib import claims
 from mmgan_lib.claims import ClaimError, claim, recorded
-
-
-@pytest.fixture
-def displayed() -> Iterator[list[dict]]:
-    """What a notebook would display, as it comes."""
-    config = Config({"HistoryManager": {"enabled": False}})
-    shell = InteractiveShell.instance(config=config, display_pub_class=CapturingDisplayPublisher)
-    yield shell.display_pub.outputs
-    InteractiveShell.clear_instance()
 
 
 def text(html: str) -> str:

@@ -13,13 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from IPython.core.displaypub import CapturingDisplayPublisher
-from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
-from traitlets.config import Config
 
 from mmgan_lib import plots
 
@@ -31,15 +28,6 @@ def _quick_tier_and_no_figure_of_pyplots(monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("MMGAN_TIER", "quick")
     yield
     assert plt.get_fignums() == []  # a notebook would show it a second time
-
-
-@pytest.fixture
-def displayed() -> Iterator[list[dict]]:
-    """What a notebook would display, as it comes."""
-    config = Config({"HistoryManager": {"enabled": False}})
-    shell = InteractiveShell.instance(config=config, display_pub_class=CapturingDisplayPublisher)
-    yield shell.display_pub.outputs
-    InteractiveShell.clear_instance()
 
 
 def axes_of(size: tuple[float, float] = (1.0, 1.0)) -> plt.Axes:
