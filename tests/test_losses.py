@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
+from mmgan_lib.losses import GAN_LOSSES, clip_weights, contrastive, gradient_penalty, r1, r2
 
 EVERY_LOSS = pytest.mark.parametrize("name", GAN_LOSSES)
 
@@ -323,3 +323,80 @@ def test_clip_weights_clamps_parameters_in_place_and_leaves_buffers() -> None:
 def test_clip_weights_refuses_a_limit_that_is_not_positive(limit: float) -> None:
     with pytest.raises(ValueError, match=f"limit is {limit}; expected a positive number"):
         clip_weights(nn.Linear(2, 1), limit)
+
+
+# The contrastive loss
+
+
+def test_contrastive_is_the_mean_surprise_of_each_partner_from_either_side() -> None:
+    a, b = logits(5, 3, seed=1), logits(5, 3, seed=2)
+    total = 0.0
+    for i in range(5):
+        scores = [F.cosine_similarity(a[i], b[j], dim=0).item() / 0.2 for j in range(5)]
+        scores_back = [F.cosine_similarity(a[j], b[i], dim=0).item() / 0.2 for j in range(5)]
+        for s in (scores, scores_back):
+            total -= math.log(math.exp(s[i]) / sum(map(math.exp, s)))
+    assert contrastive(a, b, temperature=0.2).item() == pytest.approx(total / 10, rel=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_contrastive_at_its_best_and_at_a_guess(temperature: float) -> None:
+    """The best that B pairs can do is a simplex: every wrong partner at the cosine -1/(B - 1)."""
+    corners = torch.eye(6, dtype=torch.float64) - 1 / 6
+    best = math.log1p(5 * math.exp(-6 / (5 * temperature)))
+    assert contrastive(corners, corners, temperature=temperature).item() == pytest.approx(best)
+    (slope,) = gradient(contrastive(moving := corners.clone().requires_grad_(), corners, temperature=1.0), moving)
+    torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-12)
+    same = torch.ones(6, 2, dtype=torch.float64)
+    assert contrastive(same, same, temperature=temperature).item() == pytest.approx(math.log(6))
+
+
+def test_contrastive_looks_at_directions_and_at_pairs_alone() -> None:
+    a, b, order = logits(8, 4, seed=1), logits(8, 4, seed=2), torch.randperm(8)
+    loss = contrastive(a, b)
+    torch.testing.assert_close(contrastive(b, a), loss)
+    torch.testing.assert_close(contrastive(a[order], b[order]), loss)
+    torch.testing.assert_close(contrastive(3 * a, b / 7), loss)
+    rotation = torch.linalg.qr(logits(4, 4, seed=3)).Q
+    torch.testing.assert_close(contrastive(a @ rotation, b @ rotation), loss)
+    assert not torch.isclose(contrastive(a, b.roll(1, dims=0)), loss)
+
+
+def test_contrastive_at_a_low_temperature_counts_the_nearest_wrong_partner() -> None:
+    a, b = logits(6, 3, seed=1), logits(6, 3, seed=2)
+    cosine = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
+    wrong = cosine.masked_fill(torch.eye(6, dtype=torch.bool), -torch.inf)
+    misses = [(wrong.amax(dim) - cosine.diagonal()).clamp(min=0).mean() for dim in (0, 1)]
+    torch.testing.assert_close(1e-4 * contrastive(a, b, temperature=1e-4), sum(misses) / 2, rtol=1e-3, atol=1e-3)
+
+
+def test_contrastive_teaches_both_sides() -> None:
+    a, b = logits(5, 3, seed=1).requires_grad_(), logits(5, 3, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(partial(contrastive, temperature=0.5), (a, b))
+    to_a, to_b = gradient(contrastive(a, b), a, b)
+    for x, to_x in ((a, to_a), (b, to_b)):
+        torch.testing.assert_close((x * to_x).sum(1), torch.zeros(5, dtype=torch.float64))  # lengths do not matter
+        assert to_x.norm(dim=1).min() > 0
+
+
+def test_contrastive_training_brings_partners_together() -> None:
+    torch.manual_seed(0)
+    a, b = nn.Parameter(torch.randn(16, 8)), torch.randn(16, 8)
+    optimizer = torch.optim.Adam([a], lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        contrastive(a, b).backward()
+        optimizer.step()
+    assert (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmax(1).tolist() == list(range(16))
+
+
+@pytest.mark.parametrize(("a", "b"), [((4, 2), (4, 3)), ((4, 2), (3, 2)), ((4,), (4,)), ((4, 2, 2), (4, 2, 2))])
+def test_contrastive_refuses_what_cannot_be_paired(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^a has shape \(.*\) and b \(.*\); expected the same shape \(B, D\)\.$"):
+        contrastive(torch.zeros(a), torch.zeros(b))
+
+
+@pytest.mark.parametrize("temperature", [0, -0.1, math.nan])
+def test_contrastive_refuses_a_temperature_that_is_not_positive(temperature: float) -> None:
+    with pytest.raises(ValueError, match=f"temperature is {temperature}; expected a positive number"):
+        contrastive(torch.eye(4), torch.eye(4), temperature=temperature)
