@@ -200,10 +200,12 @@ def test_each_figure_gets_a_cell_of_its_own() -> None:
     text = new_output("stream", text="hello")
     claim = new_output("display_data", data={"text/html": "claim"}, metadata={"mmgan": {"claim": "It is so."}})
     outputs = [text, figure("one"), text, figure("two"), claim, claim, figure("three")]
-    pieces = book.figure_cells(new_code_cell("plot()", id="ring", outputs=outputs, metadata={"tags": ["wide"]}))
+    pieces = book.figure_cells(
+        new_code_cell("plot()", id="ring", outputs=outputs, metadata={"tags": ["wide"]}), "03_gan"
+    )
     assert [piece.outputs for piece in pieces] == [outputs[:3], outputs[3:4], outputs[4:6], outputs[6:]]
     assert [piece.metadata.tags for piece in pieces] == [["wide"], *[["wide", "remove-input", "continued"]] * 3]
     names = [piece.metadata.get("mystnb", {}).get("figure", {}).get("name") for piece in pieces]
-    assert names == ["fig-ring", "fig-ring-1", None, "fig-ring-3"]
+    assert names == ["fig-03_gan-ring", "fig-03_gan-ring-1", None, "fig-03_gan-ring-3"]
     assert pieces[1].metadata.mystnb.image == {"alt": "Alt of two."}
     assert pieces[1].metadata.mystnb.figure.caption == "Caption of two."

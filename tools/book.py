@@ -191,11 +191,11 @@ def execute_changed(root: Path, machine: dict[str, str]) -> dict[Path, NotebookN
     return copies
 
 
-def figure_cells(cell: NotebookNode) -> list[NotebookNode]:
+def figure_cells(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
     """Split a cell so that each of its figures has a cell, which is where MyST-NB looks for caption and alt text.
 
     A figure is an output whose metadata hold ``{"mmgan": {"alt": …, "caption": …}}``. The first figure of the cell
-    ``ring`` can be referred to as ``fig-ring``, a second one as ``fig-ring-1``.
+    ``ring`` in the chapter ``03_gan`` can be referred to as ``fig-03_gan-ring``, a second one as ``fig-03_gan-ring-1``.
     """
     pieces: list[NotebookNode] = []
 
@@ -214,17 +214,17 @@ def figure_cells(cell: NotebookNode) -> list[NotebookNode]:
         if displayed and "data" in output and (is_figure or "mystnb" in pieces[-1].metadata):
             start()
         if is_figure:
-            figure = {"caption": about["caption"], "name": f"fig-{pieces[-1].id}"}
+            figure = {"caption": about["caption"], "name": f"fig-{chapter}-{pieces[-1].id}"}
             pieces[-1].metadata["mystnb"] = {"figure": figure, "image": {"alt": about["alt"]}}
         pieces[-1].outputs.append(output)
     return pieces
 
 
-def page_notebook(executed: NotebookNode) -> NotebookNode:
-    """The executed copy as Sphinx is to read it."""
+def page_notebook(executed: NotebookNode, chapter: str) -> NotebookNode:
+    """The executed copy of a chapter as Sphinx is to read it."""
     cells = []
     for cell in executed.cells:
-        cells += figure_cells(cell) if cell.cell_type == "code" else [cell]
+        cells += figure_cells(cell, chapter) if cell.cell_type == "code" else [cell]
     kept = {name: executed.metadata[name] for name in ("kernelspec", "language_info")}
     return nbformat.from_dict({**executed, "metadata": kept, "cells": cells})
 
@@ -249,7 +249,7 @@ def stage(root: Path, copies: dict[Path, NotebookNode], report: str) -> Path:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, source)
     for notebook, executed in copies.items():
-        nbformat.write(page_notebook(executed), source / notebook.relative_to(root))
+        nbformat.write(page_notebook(executed, notebook.stem), source / notebook.relative_to(root))
     (source / "book" / "environment.txt").write_text(environment_page(root, copies, report))
     return source
 
