@@ -269,7 +269,9 @@ loader = Loader(DialDigits(train=False, n=12), 3, workers=2)
 loader.batch(0)
 print(*(process.pid for process in multiprocessing.active_children()))
 """
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        one_core = "ignore:This DataLoader will create 2 worker processes"
+        command = [sys.executable, "-W", one_core, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         pids = done.stdout.split()
         assert len(pids) == 2
