@@ -119,9 +119,12 @@ def test_downloads_once(server, tmp_path):
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["data.gz"]
 
 
-def test_shows_progress(server, tmp_path, capsys):
+def test_shows_a_bar_and_nothing_else(server, tmp_path, capfd):
+    server.answers = [missing, good]
     fetch(read, f"{server.url}/data.gz", tmp_path)
-    assert "100%" in capsys.readouterr().err
+    out, err = capfd.readouterr()
+    assert "100%" in err
+    assert (out, "ownload" in err) == ("", False)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_tries_again_after_a_bad_download(server, tmp_path, answer):
 def test_no_server(server, tmp_path):
     url = f"{server.url}/data.gz"
     server.server_close()
-    with pytest.raises(DataUnavailable, match=r"refused.*MMGAN_DATA"):
+    with pytest.raises(DataUnavailable, match=r"downloaded \([^()]*refused\): set MMGAN_DATA"):
         fetch(read, url, tmp_path)
 
 

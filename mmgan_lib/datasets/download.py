@@ -64,11 +64,16 @@ def fetch(read: Callable[[Path], T], url: str, folder: str | Path | None = None,
                     bar.update(part.write(chunk))
         read(Path(file))
 
+    pooch.get_logger().setLevel("WARNING")  # the bar tells what is going on
     store = pooch.create(folder, base_url="", registry={name: None}, urls={name: url}, retry_if_failed=2)
     try:
         return read(Path(store.fetch(name, downloader=download_and_check)))
     except (requests.RequestException, ValueError) as error:
+        cause = getattr(
+            next(iter(error.args), None), "reason", error
+        )  # of a failed connection, without the address again
+        cause = str(cause).split("): ", 1)[-1]
         raise DataUnavailable(
-            f"{url} could not be downloaded ({error}): set MMGAN_DATA to a folder that holds the data, "
+            f"{url} could not be downloaded ({cause}): set MMGAN_DATA to a folder that holds the data, "
             "or use DialDigits, which needs no download."
         ) from error
