@@ -1,4 +1,4 @@
-"""How good a model is, in numbers."""
+"""How often a classifier is right."""
 
 from dataclasses import dataclass
 
