@@ -1,14 +1,11 @@
-"""Generators turn noise into pictures; discriminators turn pictures into logits.
+"""The networks of DCGAN (Radford et al., 2016), with a condition."""
 
-Both may be told what the picture should show by a condition, a vector for each picture: a class as a one-hot
-vector, or the fused representation of a caption and a sound.
-"""
-
-import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from mmgan_lib.gan.checks import check_condition, check_shape, doublings
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -55,26 +52,6 @@ def _draw_weights(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, std=0.02)
 
 
-def _doublings(size: int) -> int:
-    steps = int(math.log2(size / 4)) if size >= 8 else 0
-    if size != 4 * 2**steps or steps == 0:
-        raise ValueError(f"size is {size}; expected 8, 16, 32, 64 or another 4 × a power of two.")
-    return steps
-
-
-def _check_shape(name: str, x: Tensor | None, *shape: int) -> None:
-    if x is None or x.shape != shape:
-        found = "none" if x is None else f"shape {tuple(x.shape)}"
-        raise ValueError(f"{name}: found {found}; expected shape {shape}.")
-
-
-def _check_condition(condition: Tensor | None, batch: int, condition_dim: int) -> None:
-    if condition_dim:
-        _check_shape("condition", condition, batch, condition_dim)
-    elif condition is not None:
-        raise ValueError("condition was given, but the network was built with condition_dim=0; expected none.")
-
-
 class Generator(nn.Module):
     """The deep convolutional generator of Radford et al. (DCGAN, 2016), with an optional condition.
 
@@ -94,7 +71,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.latent_dim, self.condition_dim = latent_dim, condition_dim
-        widths = [width * 2**i for i in reversed(range(_doublings(size)))]
+        widths = [width * 2**i for i in reversed(range(doublings(size)))]
         self.project = nn.Linear(latent_dim + condition_dim, widths[0] * 4 * 4, bias=False)
         self.project_norm = ConditionalBatchNorm2d(widths[0], condition_dim)
         self.blocks = nn.ModuleList(UpBlock(wide, narrow, condition_dim) for wide, narrow in pairwise(widths))
@@ -104,8 +81,8 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size)."""
-        _check_shape("z", z, len(z), self.latent_dim)
-        _check_condition(condition, len(z), self.condition_dim)
+        check_shape("z", z, len(z), self.latent_dim)
+        check_condition(condition, len(z), self.condition_dim)
         x = self.project(z if condition is None else torch.cat([z, condition], dim=1))
         x = torch.relu(self.project_norm(x.unflatten(1, (-1, 4, 4)), condition))
         for block in self.blocks:
@@ -141,7 +118,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.condition_dim, self.image_shape = condition_dim, (channels, size, size)
-        widths = [width * 2**i for i in range(_doublings(size))]
+        widths = [width * 2**i for i in range(doublings(size))]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(zip([channels, *widths], widths, strict=False)):
             normed = norm is not None and i > 0
@@ -156,8 +133,8 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
         """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,)."""
-        _check_shape("image", image, len(image), *self.image_shape)
-        _check_condition(condition, len(image), self.condition_dim)
+        check_shape("image", image, len(image), *self.image_shape)
+        check_condition(condition, len(image), self.condition_dim)
         features = self.features(image)
         logit = self.head(features).squeeze(1)
         if self.projection is None:

@@ -1,0 +1,9 @@
+"""Generators turn noise into pictures; discriminators turn pictures into logits.
+
+Both may be told what the picture should show by a condition, a vector for each picture: a class as a one-hot
+vector, or the fused representation of a caption and a sound.
+"""
+
+from mmgan_lib.gan.dcgan import ConditionalBatchNorm2d, Discriminator, Generator
+
+__all__ = ["ConditionalBatchNorm2d", "Discriminator", "Generator"]

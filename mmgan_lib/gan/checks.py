@@ -1,0 +1,28 @@
+"""What every network of a GAN asks of its arguments."""
+
+import math
+
+from torch import Tensor
+
+
+def doublings(size: int) -> int:
+    """How often a side of 4 pixels doubles to reach ``size``."""
+    steps = int(math.log2(size / 4)) if size >= 8 else 0
+    if size != 4 * 2**steps or steps == 0:
+        raise ValueError(f"size is {size}; expected 8, 16, 32, 64 or another 4 × a power of two.")
+    return steps
+
+
+def check_shape(name: str, x: Tensor | None, *shape: int) -> None:
+    """Refuse an ``x`` that is missing or of another shape."""
+    if x is None or x.shape != shape:
+        found = "none" if x is None else f"shape {tuple(x.shape)}"
+        raise ValueError(f"{name}: found {found}; expected shape {shape}.")
+
+
+def check_condition(condition: Tensor | None, batch: int, condition_dim: int) -> None:
+    """Refuse a condition that is missing, not wanted, or of another shape than (batch, condition_dim)."""
+    if condition_dim:
+        check_shape("condition", condition, batch, condition_dim)
+    elif condition is not None:
+        raise ValueError("condition was given, but the network was built with condition_dim=0; expected none.")
