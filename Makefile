@@ -30,8 +30,9 @@ weights: setup ## train again the weights that the library ships
 
 results: setup ## train again what the book's tables over seeds record
 	@$(PYTHON) -m tools.results
+	@$(PYTHON) -m tools.coverage
 
-bench: setup ## images per second of training, beside the plain tutorial loop
+bench: setup ## training and metrics beside the plain tutorial loop and reference libraries
 	@$(PYTHON) -m tools.bench
 
 serve: book ## build the book and serve it on this machine

@@ -73,7 +73,7 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
     number, tier = {"record": name, "value": float(value)}, runtime.tier()
     if os.environ.get("MMGAN_RECORDING"):
         return _display(Claim(f"Being recorded: {name}.", True, {"this run": float(value)}), number)
-    numbers = {which: entry["numbers"][name] for which, entry in _record(chapter).items() if name in entry["numbers"]}
+    numbers = {which: entry["numbers"][name] for which, entry in results(chapter).items() if name in entry["numbers"]}
     if not numbers:
         raise ClaimError(f"{name!r} is not recorded for {chapter}; `make results` records it.")
     compared = tier if tier in numbers else next(iter(numbers))
@@ -88,11 +88,16 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
     return _display(Claim(sentence, low - margin <= value <= high + margin, evidence), number)
 
 
-def _record(chapter: str) -> dict[str, Any]:
+def results(name: str) -> dict[str, Any]:
+    """What ``make results`` recorded in ``book/results/{name}.json``, which also says how, where and when.
+
+    Raises:
+        ClaimError: there is no such record.
+    """
     for folder in RESULTS:
-        if (file := folder / f"{chapter}.json").exists():
+        if (file := folder / f"{name}.json").exists():
             return json.loads(file.read_text())
-    raise ClaimError(f"There are no recorded results for {chapter}; `make results` makes them.")
+    raise ClaimError(f"There are no recorded results for {name}; `make results` makes them.")
 
 
 def _display(checked: Claim, what: dict[str, Any]) -> None:

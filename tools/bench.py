@@ -1,20 +1,30 @@
-"""Images per second of ``fit_gan`` beside the plain tutorial loop, with the same networks, in the same run.
+"""How fast the library is, beside what others use for the same, in the same run: ``python -m tools.bench``.
 
-``python -m tools.bench`` also tells which share of the machine's own matrix-product peak either reaches.
+Images per second of ``fit_gan`` beside the plain tutorial loop, with the same networks, and the share of the machine's
+own matrix-product peak that either reaches; seconds of the metrics beside other libraries' on the same features.
 """
 
+import io
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from statistics import median
 
 import torch
 import torch.nn.functional as F
+from prdc import compute_prdc
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch_fidelity import metric_fid, metric_kid, metric_prc
+from torch_fidelity.defaults import DEFAULTS
+from torchmetrics import image
 
 from mmgan_lib import runtime
 from mmgan_lib.datasets import Loader
 from mmgan_lib.gan import Discriminator, Generator
+from mmgan_lib.metrics import density_coverage, frechet_distance, kernel_distance, precision_recall
 from mmgan_lib.training import GANConfig, fit_gan
 
 BATCH = 64
@@ -74,8 +84,87 @@ def flops(device: torch.device, loader: Loader) -> int:
     return counter.get_total_flops()
 
 
-def main() -> None:
-    """Take turns, so that neither loop has the quieter machine, and print the medians."""
+class Given(nn.Module):
+    """What torchmetrics takes for an extractor: the features are what it is given."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.num_features = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
+
+def by_torchmetrics(metric: type, real: Tensor, fake: Tensor) -> None:
+    """With its defaults, but double precision for the Fréchet distance, as its documentation advises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it keeps features in memory
+        computed = metric(feature=Given(real.shape[1]))
+    if metric is image.FrechetInceptionDistance:
+        computed.set_dtype(torch.float64)
+    computed.update(real, real=True)
+    computed.update(fake, real=False)
+    computed.compute()
+
+
+def fid_by_torch_fidelity(real: Tensor, fake: Tensor) -> None:
+    """Without the time that its network takes."""
+    statistics = [metric_fid.fid_features_to_statistics(x) for x in (real, fake)]
+    metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
+
+
+def all_four_by_prdc(real: Tensor, fake: Tensor) -> None:
+    """It has no other way."""
+    with redirect_stdout(io.StringIO()):
+        compute_prdc(real.numpy(), fake.numpy(), nearest_k=5)
+
+
+def all_four(*, real: Tensor, fake: Tensor, resamples: int) -> None:
+    """What prdc computes, by the library."""
+    precision_recall(real=real, fake=fake, neighbours=5, resamples=resamples)
+    density_coverage(real=real, fake=fake, neighbours=5, resamples=resamples)
+
+
+QUIET = DEFAULTS | {"verbose": False}
+FRECHET = {
+    "torchmetrics": partial(by_torchmetrics, image.FrechetInceptionDistance),
+    "torch-fidelity": fid_by_torch_fidelity,
+}
+KERNEL = {
+    "torchmetrics": partial(by_torchmetrics, image.KernelInceptionDistance),
+    "torch-fidelity": lambda real, fake: metric_kid.kid_features_to_metric(real, fake, **QUIET),
+}
+PRECISION = {"torch-fidelity": lambda real, fake: metric_prc.prc_features_to_metric(fake, real, **QUIET)}
+METRICS: list[tuple[str, int, Callable[..., object], dict[str, Callable[[Tensor, Tensor], object]]]] = [
+    ("Fréchet distance", 512, frechet_distance, FRECHET),
+    ("Fréchet distance", 2048, frechet_distance, FRECHET),
+    ("kernel distance", 512, kernel_distance, KERNEL),
+    ("precision and recall", 512, precision_recall, PRECISION),
+    ("… and density and coverage", 512, all_four, {"prdc": all_four_by_prdc}),
+]
+
+
+def metrics() -> None:
+    """Seconds of our metrics, and of the same values by other libraries, which give no interval."""
+    columns = ["ours", "torchmetrics", "torch-fidelity", "prdc", "ours, with its interval"]
+    print(f"\n{'seconds for 5,000 × D features':<34}", *(f"{column:>{len(column) + 2}}" for column in columns), sep="")
+    for name, dim, ours, others in METRICS:
+        real, fake = torch.randn(2, 5000, dim)
+        ways = {column: partial(way, real, fake) for column, way in others.items()}
+        ways["ours"] = partial(ours, real=real, fake=fake, resamples=0)
+        ways["ours, with its interval"] = partial(ours, real=real, fake=fake, resamples=1000)
+        times = {column: [] for column in ways}
+        for _ in range(1 if dim > 1000 else 3):
+            for column, way in ways.items():
+                times[column].append(seconds(way, real.device))
+        cells = [f"{median(times[column]):.2f}" if column in times else "" for column in columns]
+        padded = (f"{cell:>{len(column) + 2}}" for cell, column in zip(cells, columns, strict=True))
+        print(f"{name + f', D = {dim:,}':<34}", *padded, sep="", flush=True)
+
+
+def training() -> None:
+    """Images per second of either loop: they take turns, so that neither has the quieter machine."""
     device = runtime.device()
     pictures: Tensor = torch.rand(4096, 3, 32, 32) * 2 - 1
     loader = Loader(pictures, BATCH, device=device)
@@ -95,6 +184,12 @@ def main() -> None:
     for name, taken in times.items():
         rate, share = BATCH * STEPS / median(taken), work / median(taken) / best
         print(f"{name:<20} {rate:8.0f} images/s   {share:.0%} of the peak")
+
+
+def main() -> None:
+    """Print both tables."""
+    training()
+    metrics()
 
 
 if __name__ == "__main__":

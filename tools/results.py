@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from mmgan_lib import runtime
 from tools import book
@@ -60,6 +61,16 @@ def numbers_of(notebook: Path) -> dict[str, float]:
     return {what["record"]: what["value"] for what in told if "record" in what}
 
 
+def provenance(command: str, began: float) -> dict[str, Any]:
+    """What makes the numbers again, and where they were made; ``began`` is a reading of ``time.monotonic``."""
+    return {
+        "command": command,
+        "device": runtime.report().splitlines()[1].removeprefix("device").strip(),
+        "seconds": round(time.monotonic() - began),
+        "versions": {name: version(name) for name in ("mmgan-lib", "torch", "torchvision", "numpy")},
+    }
+
+
 def record(notebook: Path) -> None:
     """Write ``book/results/CHAPTER.json``, keeping what it holds of other tiers."""
     began, numbers = time.monotonic(), defaultdict(list)
@@ -73,14 +84,8 @@ def record(notebook: Path) -> None:
         print(f"{notebook.stem}, seed {seed}: {found}", flush=True)
     file = ROOT / "book" / "results" / f"{notebook.stem}.json"
     file.parent.mkdir(exist_ok=True)
-    entry = {
-        "command": f"python -m tools.results {notebook.stem}",
-        "seeds": SEEDS,
-        "device": runtime.report().splitlines()[1].removeprefix("device").strip(),
-        "seconds": round(time.monotonic() - began),
-        "versions": {name: version(name) for name in ("mmgan-lib", "torch", "torchvision", "numpy")},
-        "numbers": numbers,
-    }
+    command = f"python -m tools.results {notebook.stem}"
+    entry = provenance(command, began) | {"seeds": SEEDS, "numbers": numbers}
     record = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps(record | {runtime.tier(): entry}, indent=1) + "\n")
     print(f"wrote {file.relative_to(ROOT)}")

@@ -5,5 +5,16 @@ vector, or the fused representation of a caption and a sound.
 """
 
 from mmgan_lib.gan.dcgan import ConditionalBatchNorm2d, Discriminator, Generator
+from mmgan_lib.gan.image_to_image import ImageToImageGenerator, PatchDiscriminator
+from mmgan_lib.gan.residual import ResidualBlock, ResidualDiscriminator, ResidualGenerator
 
-__all__ = ["ConditionalBatchNorm2d", "Discriminator", "Generator"]
+__all__ = [
+    "ConditionalBatchNorm2d",
+    "Discriminator",
+    "Generator",
+    "ImageToImageGenerator",
+    "PatchDiscriminator",
+    "ResidualBlock",
+    "ResidualDiscriminator",
+    "ResidualGenerator",
+]

@@ -1,5 +1,46 @@
 """How good a model is, in numbers."""
 
+from mmgan_lib.metrics.captions import binomial_interval, caption_accuracy, read_attributes
 from mmgan_lib.metrics.classification import ClassificationReport, classification_report
+from mmgan_lib.metrics.distance import KernelDistance, frechet_distance, kernel_distance
+from mmgan_lib.metrics.features import image_features, pretrained_inception, quantise
+from mmgan_lib.metrics.judged import classification_accuracy_score, inception_score, r_precision
+from mmgan_lib.metrics.manifold import (
+    DensityCoverage,
+    PrecisionRecall,
+    density_coverage,
+    memorisation,
+    pairwise_diversity,
+    precision_recall,
+)
+from mmgan_lib.metrics.modes import ModeCoverage, mode_coverage, nearest_mode
+from mmgan_lib.metrics.score import Features, Score, bootstrap
 
-__all__ = ["ClassificationReport", "classification_report"]
+__all__ = [
+    "ClassificationReport",
+    "DensityCoverage",
+    "Features",
+    "KernelDistance",
+    "ModeCoverage",
+    "PrecisionRecall",
+    "Score",
+    "binomial_interval",
+    "bootstrap",
+    "caption_accuracy",
+    "classification_accuracy_score",
+    "classification_report",
+    "density_coverage",
+    "frechet_distance",
+    "image_features",
+    "inception_score",
+    "kernel_distance",
+    "memorisation",
+    "mode_coverage",
+    "nearest_mode",
+    "pairwise_diversity",
+    "precision_recall",
+    "pretrained_inception",
+    "quantise",
+    "r_precision",
+    "read_attributes",
+]

@@ -1,0 +1,126 @@
+"""Residual networks without normalisation, in the manner of R3GAN (Huang et al., 2024)."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmgan_lib.gan.checks import check_condition, check_shape, doublings
+
+
+class ResidualBlock(nn.Module):
+    r"""Adds to a map what three convolutions make of it.
+
+    .. math:: y = x + W_3\, a(W_2\, a(W_1 x)), \qquad a(t) = \max(0.2\,t,\, t)
+
+    :math:`W_1` and :math:`W_3` look at one place of the map at a time, :math:`W_2` at its 3×3 neighbourhood. At first
+    :math:`W_3 = 0`, so that a new block does nothing and a deep network starts out as a shallow one: that, and not a
+    normalisation, keeps the signal in bounds (Fixup; Zhang et al., 2019).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, kernel_size=1)
+        self.second = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.third = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+        for layer in (self.first, self.second):
+            nn.init.kaiming_normal_(layer.weight, a=0.2)
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.third.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, H, W) to the same shape."""
+        y = F.leaky_relu(self.first(x), 0.2)
+        y = F.leaky_relu(self.second(y), 0.2)
+        return x + self.third(y)
+
+
+def _stage(channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+
+
+class ResidualGenerator(nn.Module):
+    """A generator of residual blocks, a drop-in for :class:`mmgan_lib.gan.Generator`.
+
+    A fully connected layer makes a 4×4 map from the noise and the condition. Between the stages of residual blocks,
+    bilinear interpolation doubles the side and a 1×1 convolution halves the channels. There is no tanh: the
+    discriminator alone keeps the pictures in [-1, 1], and nearly so.
+
+    Args:
+        latent_dim: length of the noise vector z.
+        condition_dim: length of the condition vector, 0 for none.
+        channels: 1 for grey pictures, 3 for RGB.
+        size: height and width of the picture in pixels, 4 × a power of two.
+        width: channels at the full size; twice as many at half the size, and so on.
+        blocks: residual blocks at each size.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 64,
+        *,
+        condition_dim: int = 0,
+        channels: int = 1,
+        size: int = 32,
+        width: int = 16,
+        blocks: int = 1,
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.condition_dim = latent_dim, condition_dim
+        widths = [width * 2**i for i in reversed(range(doublings(size) + 1))]
+        self.project = nn.Linear(latent_dim + condition_dim, widths[0] * 4 * 4)
+        self.stages = nn.ModuleList(_stage(wide, blocks) for wide in widths)
+        self.narrow = nn.ModuleList(nn.Conv2d(wide, thin, kernel_size=1, bias=False) for wide, thin in pairwise(widths))
+        self.to_image = nn.Conv2d(widths[-1], channels, kernel_size=1)
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size)."""
+        check_shape("z", z, len(z), self.latent_dim)
+        check_condition(condition, len(z), self.condition_dim)
+        x = self.project(z if condition is None else torch.cat([z, condition], dim=1)).unflatten(1, (-1, 4, 4))
+        x = self.stages[0](x)
+        for narrow, stage in zip(self.narrow, self.stages[1:], strict=True):
+            x = stage(F.interpolate(narrow(x), scale_factor=2, mode="bilinear"))
+        return self.to_image(x)
+
+
+class ResidualDiscriminator(nn.Module):
+    r"""A discriminator of residual blocks, a drop-in for :class:`mmgan_lib.gan.Discriminator`.
+
+    It is the generator's ladder climbed down: 2×2 averages halve the side, 1×1 convolutions double the channels. The
+    condition enters by projection, :math:`D(x, c) = w^\top h(x) + b + \langle V c, h(x) \rangle`.
+
+    Args:
+        condition_dim: length of the condition vector, 0 for none.
+        channels: 1 for grey pictures, 3 for RGB.
+        size: height and width of the picture in pixels, 4 × a power of two.
+        width: channels at the full size; twice as many at half the size, and so on.
+        blocks: residual blocks at each size.
+    """
+
+    def __init__(
+        self, *, condition_dim: int = 0, channels: int = 1, size: int = 32, width: int = 16, blocks: int = 1
+    ) -> None:
+        super().__init__()
+        self.condition_dim, self.image_shape = condition_dim, (channels, size, size)
+        widths = [width * 2**i for i in range(doublings(size) + 1)]
+        self.from_image = nn.Conv2d(channels, widths[0], kernel_size=1)
+        self.stages = nn.ModuleList(_stage(wide, blocks) for wide in widths)
+        self.widen = nn.ModuleList(nn.Conv2d(thin, wide, kernel_size=1, bias=False) for thin, wide in pairwise(widths))
+        features = widths[-1] * 4 * 4
+        self.head = nn.Linear(features, 1)
+        self.projection = nn.Linear(condition_dim, features, bias=False) if condition_dim else None
+
+    def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,)."""
+        check_shape("image", image, len(image), *self.image_shape)
+        check_condition(condition, len(image), self.condition_dim)
+        x = self.stages[0](self.from_image(image))
+        for widen, stage in zip(self.widen, self.stages[1:], strict=True):
+            x = stage(F.avg_pool2d(widen(x), 2))
+        features = x.flatten(1)
+        logit = self.head(features).squeeze(1)
+        if self.projection is None:
+            return logit
+        return logit + (self.projection(condition) * features).sum(dim=1)

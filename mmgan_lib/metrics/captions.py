@@ -1,0 +1,120 @@
+"""Whether a picture shows what its caption asked for."""
+
+from functools import cache
+from statistics import NormalDist
+
+import torch
+from torch import Tensor, nn
+
+from mmgan_lib.checkpoint import load_pretrained
+from mmgan_lib.datasets.shapes import VOCABULARIES
+from mmgan_lib.encoders import ImageEncoder, evaluating
+from mmgan_lib.encoders.base import check_shape
+from mmgan_lib.metrics.features import quantise
+from mmgan_lib.metrics.score import Score
+
+CLASSIFIER = "attribute classifier of Shapes"
+VALUES = [len(values) for values in VOCABULARIES.values()]  # how many each attribute has
+BATCH = 256  # pictures that the classifier reads at once
+
+
+class AttributeClassifier(nn.Module):
+    """Reads shape, colour, size and place off a picture of :class:`~mmgan_lib.datasets.Shapes`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = ImageEncoder(64, width=20)
+        self.head = nn.Linear(self.encoder.out_dim, sum(VALUES))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps pictures (B, 3, H, W) in [-1, 1] to logits (B, 6 + 7 + 3 + 9) of all values, attribute by attribute."""
+        return self.head(self.encoder(image))
+
+
+def caption_accuracy(*, drawn: Tensor, asked: Tensor) -> dict[str, Score]:
+    """For each attribute, the share of the pictures that show the value that was asked for.
+
+    The values are read by :func:`read_attributes`, from pictures rounded to the 256 levels that a file holds. Samples
+    are taken to be independent: the interval says how sure the share of *this* generator is, not how much it would
+    change were the generator trained again.
+
+    Args:
+        drawn: (N, 3, H, W) pictures in [-1, 1].
+        asked: (N, 4) int64, for each the values of shape, colour, size and place, as in ``Shapes(...).attributes``.
+
+    Returns:
+        ``"shape"``, ``"colour"``, ``"size"`` and ``"place"``, each a :class:`Score` with the interval of
+        :func:`binomial_interval`.
+
+    Raises:
+        ValueError: ``asked`` has another shape or type or holds a value that there is not, or ``drawn`` is refused.
+    """
+    check_shape("drawn", drawn, "B", 3, "H", "W")
+    expected = (len(drawn), len(VOCABULARIES))
+    if asked.shape != expected or asked.dtype != torch.int64:
+        raise ValueError(f"asked: found {tuple(asked.shape)} {asked.dtype}; expected {expected} torch.int64.")
+    for name, column, values in zip(VOCABULARIES, asked.T, VALUES, strict=True):
+        if not 0 <= column.min() <= column.max() < values:
+            found = f"{column.min()} to {column.max()}"
+            raise ValueError(f"asked: found values of {name} from {found}; expected 0 to {values - 1}.")
+    agrees = read_attributes(drawn) == asked.cpu()
+    return {name: _share(column) for name, column in zip(VOCABULARIES, agrees.T, strict=True)}
+
+
+def read_attributes(image: Tensor) -> Tensor:
+    """The values of shape, colour, size and place that pictures show, (N, 4) int64 on the CPU.
+
+    A small network reads them that ships with the library and took no part in the training of any generator. How often
+    it is right about real pictures stands in the manifest of the weights (``attribute_classifier``).
+
+    Args:
+        image: (N, 3, H, W) in [-1, 1]; it is rounded to 256 levels first.
+
+    Raises:
+        ValueError: another number of channels, or values outside [-1, 1].
+    """
+    check_shape("image", image, "B", 3, "H", "W")
+    pixels = quantise(image)
+    classifier = _attribute_classifier(image.device)
+    with evaluating(classifier):
+        logits = torch.cat([classifier(part / 127.5 - 1) for part in pixels.split(BATCH)])
+    return torch.stack([part.argmax(dim=1) for part in logits.split(VALUES, dim=1)], dim=1).cpu()
+
+
+def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    r"""The interval of Wilson (1927) for the probability behind so many hits in n independent tries.
+
+    .. math:: \frac{1}{1 + z^2/n} \left( \hat p + \frac{z^2}{2n}
+        \pm z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}} \right), \qquad \hat p = \frac{k}{n}
+
+    with z = 1.96 for a level of 95%. Unlike :math:`\hat p \pm z \sqrt{\hat p (1 - \hat p) / n}` it stays within [0, 1]
+    and keeps its level near the ends.
+
+    Raises:
+        ValueError: ``hits`` does not lie between 0 and ``n``, or there is no try.
+
+    >>> low, high = binomial_interval(10, 10)
+    >>> round(low, 3), high
+    (0.722, 1.0)
+    """
+    if not 0 <= hits <= n or n < 1:
+        raise ValueError(f"hits is {hits} and n is {n}; expected 0 ≤ hits ≤ n and at least one try.")
+    z, p = NormalDist().inv_cdf((1 + level) / 2), hits / n
+    half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    low, high = ((p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return low if hits else 0.0, high if hits < n else 1.0  # which is what they are but for rounding
+
+
+def _share(agrees: Tensor) -> Score:
+    """The share of (N,) bool that is True."""
+    hits, n = int(agrees.sum()), len(agrees)
+    low, high = binomial_interval(hits, n)
+    return Score(hits / n, low, high, n_real=0, n_fake=n, extractor=CLASSIFIER)
+
+
+@cache
+def _attribute_classifier(device: torch.device) -> AttributeClassifier:
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded; nobody should notice
+        classifier = AttributeClassifier()
+    load_pretrained("attribute_classifier", classifier)
+    return classifier.to(device).eval()

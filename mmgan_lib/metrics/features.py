@@ -1,0 +1,115 @@
+"""From pictures to the features that metrics compare."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmgan_lib.datasets.download import DataUnavailable, fetch
+from mmgan_lib.encoders import FrozenResNet, evaluating
+from mmgan_lib.encoders.base import check_range, check_shape
+from mmgan_lib.metrics.score import Features
+
+INCEPTION = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"  # ends in the start of its sha256
+PATIENCE = 5.0  # seconds that a server may be silent
+
+
+def quantise(image: Tensor) -> Tensor:
+    """Pictures (B, C, H, W) in [-1, 1] as a file would hold them: rounded to the nearest of 256 levels, uint8.
+
+    Real pictures come from files and fakes do not; a metric should not tell them apart by that.
+
+    Raises:
+        ValueError: another shape, NaN, or values outside [-1, 1].
+
+    >>> quantise(torch.tensor([-1.0, 0.0, 1.0]).reshape(1, 1, 1, 3))
+    tensor([[[[  0, 128, 255]]]], dtype=torch.uint8)
+    """
+    check_shape("image", image, "B", "C", "H", "W")
+    check_range("image", image, 1.0, "floating point in [-1, 1]")
+    return (127.5 * (image.float() + 1)).round().to(torch.uint8)
+
+
+def image_features(image: Tensor, encoder: nn.Module, *, batch_size: int = 256) -> Features:
+    """What an encoder makes of pictures: as from files, in eval mode and without gradients.
+
+    The encoder is left in the mode that it was in. Its ``name``, or that of its class, goes with the features.
+
+    Args:
+        image: (N, C, H, W) in [-1, 1].
+        encoder: maps pictures (B, C, H, W) in [-1, 1] to vectors (B, D): :func:`~mmgan_lib.encoders.pretrained_resnet`,
+            :func:`pretrained_inception`, an :class:`~mmgan_lib.encoders.ImageEncoder`, or a classifier, whose logits
+            :func:`~mmgan_lib.metrics.inception_score` takes.
+        batch_size: pictures that the encoder is given at once.
+
+    Returns:
+        (N, D), on the CPU.
+
+    Raises:
+        ValueError: pictures of another shape, NaN, values outside [-1, 1], or an encoder that does not give vectors.
+
+    >>> image_features(torch.ones(2, 1, 1, 2), nn.Flatten())
+    Features(vectors=tensor([[1., 1.],
+            [1., 1.]]), extractor='Flatten')
+    """
+    levels = quantise(image)
+    device = next(encoder.parameters(), torch.empty(0)).device
+    vectors = []
+    with evaluating(encoder):
+        for part in levels.split(batch_size):
+            vectors.append(encoder(part.to(device) / 127.5 - 1).cpu())
+            if vectors[-1].shape[:-1] != (len(part),):
+                raise ValueError(f"encoder: gives {tuple(vectors[-1].shape)} of {len(part)} pictures; expected (B, D).")
+    return Features(torch.cat(vectors), getattr(encoder, "name", type(encoder).__name__))
+
+
+def pretrained_inception(*, batch_size: int = 64) -> FrozenResNet:
+    """torchvision's Inception v3 (Szegedy et al., 2016) with ImageNet weights: 2,048 features of 299×299 pixels.
+
+    It has the layers of the network that most published distances were computed with, but other weights and another way
+    of resizing pictures: compare its numbers among themselves, not with those.
+
+    Args:
+        batch_size: pictures that the network sees at once.
+
+    Raises:
+        DataUnavailable: the weights are not in torch's cache and cannot be downloaded.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        weights = fetch(_inception_weights, INCEPTION, folder, timeout=PATIENCE)
+    except DataUnavailable as error:
+        raise DataUnavailable(
+            f"{INCEPTION} could not be downloaded; pretrained_resnet('Shapes') needs no download."
+        ) from error
+    return _inception(weights, batch_size)
+
+
+def _inception_weights(path: Path) -> dict[str, Tensor]:
+    found, expected = hashlib.sha256(path.read_bytes()).hexdigest(), Path(INCEPTION).stem.split("-")[1]
+    if not found.startswith(expected):
+        raise ValueError(f"found sha256 {found}, expected one that begins with {expected}")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _inception(weights: dict[str, Tensor], batch_size: int) -> FrozenResNet:
+    """Without the auxiliary classifier, and all that comes after the last feature map."""
+    from torchvision.models import inception_v3
+
+    with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded; nobody should notice
+        network = inception_v3(weights=None, init_weights=False)
+    network.load_state_dict(weights)
+    layers = {name: layer for name, layer in network.named_children() if name != "AuxLogits"}
+    feature_map = nn.Sequential(*list(layers.values())[:-3])  # neither mean, dropout nor classifier
+    mean, std = torch.zeros(3), torch.ones(3)  # it was trained on pictures in [-1, 1]
+    return FrozenResNet(
+        feature_map,
+        size=299,
+        mean=mean,
+        std=std,
+        out_dim=2048,
+        name="Inception v3 trained on ImageNet",
+        source="torchvision",
+        batch_size=batch_size,
+    )
