@@ -16,7 +16,9 @@ from mmgan_lib.datasets import Batch, Loader, Shapes, SpokenDigits
 from mmgan_lib.datasets.shapes import TELLS
 from mmgan_lib.encoders import ImageEncoder, evaluating
 from mmgan_lib.gan import Discriminator, Generator
+from mmgan_lib.metrics.captions import AttributeClassifier
 from mmgan_lib.training import GANConfig, fit_gan
+from tools import painters
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,17 +76,13 @@ def digits_generator(seed: int = 0) -> None:
     print("digits_generator", entry)
 
 
-def shapes_resnet(seed: int = 0) -> None:
-    """The image encoder of ``pretrained_resnet("Shapes")``, trained with a throw-away linear head on all attributes."""
+def learn_attributes(classifier: nn.Module, *, seed: int, n: int, steps: int) -> tuple[float, dict[str, float]]:
+    """Train a classifier that gives the logits of all attributes of ``Shapes``; its seconds, and its test accuracy."""
     device = runtime.device()
-    runtime.seed_everything(seed)
     tells = {"image": TELLS["image"]}
-    shapes, test = Shapes(20_000, seed=seed, tells=tells), Shapes(2000, split="test", seed=seed, tells=tells)
+    shapes, test = Shapes(n, seed=seed, tells=tells), Shapes(5000, split="test", seed=seed, tells=tells)
     sizes = [len(shapes.vocabularies[name]) for name in shapes.attribute_names]
-    encoder = ImageEncoder()
-    classifier = nn.Sequential(encoder, nn.Linear(encoder.out_dim, sum(sizes))).to(device)
     loader = Loader(shapes, batch_size=64, seed=seed, device=device)
-    steps = 500
     optimizer = torch.optim.AdamW(classifier.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
 
@@ -103,13 +101,31 @@ def shapes_resnet(seed: int = 0) -> None:
         logits = torch.cat([classifier(part.to(device)).cpu() for part in test[:].image.split(500)]).split(sizes, dim=1)
     read = torch.stack([part.argmax(dim=1) for part in logits], dim=1)
     accuracy = (read == test.attributes).float().mean(dim=0).tolist()
-    metrics = {
-        f"{name} of test pictures": round(value, 4) for name, value in zip(test.attribute_names, accuracy, strict=True)
-    }
+    named = zip(test.attribute_names, accuracy, strict=True)
+    return seconds, {f"{name} of test pictures": round(value, 4) for name, value in named}
+
+
+def shapes_resnet(seed: int = 0) -> None:
+    """The image encoder of ``pretrained_resnet("Shapes")``, trained with a throw-away linear head on all attributes."""
+    runtime.seed_everything(seed)
+    encoder = ImageEncoder()
+    classifier = nn.Sequential(encoder, nn.Linear(encoder.out_dim, 25)).to(runtime.device())
+    seconds, metrics = learn_attributes(classifier, seed=seed, n=20_000, steps=500)
     entry = checkpoint.save_pretrained(
         "shapes_resnet", encoder, command="make weights", seed=seed, seconds=seconds, metrics=metrics
     )
     print("shapes_resnet", entry)
+
+
+def attribute_classifier(seed: int = 1) -> None:
+    """What :func:`mmgan_lib.metrics.caption_accuracy` reads pictures with."""
+    runtime.seed_everything(seed)
+    classifier = AttributeClassifier().to(runtime.device())
+    seconds, metrics = learn_attributes(classifier, seed=seed, n=30_000, steps=1500)
+    entry = checkpoint.save_pretrained(
+        "attribute_classifier", classifier, command="make weights", seed=seed, seconds=seconds, metrics=metrics
+    )
+    print("attribute_classifier", entry)
 
 
 @torch.no_grad()
@@ -124,7 +140,13 @@ def cover() -> None:
     (ROOT / "book" / "_static" / "cover.png").write_bytes(plots.png(figure))
 
 
-RECIPES = {"digits_generator": digits_generator, "shapes_resnet": shapes_resnet, "cover": cover}
+RECIPES = {
+    "digits_generator": digits_generator,
+    "shapes_resnet": shapes_resnet,
+    "attribute_classifier": attribute_classifier,
+    **painters.RECIPES,
+    "cover": cover,
+}
 
 
 if __name__ == "__main__":

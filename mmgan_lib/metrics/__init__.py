@@ -1,6 +1,7 @@
 """How good a model is, in numbers."""
 
 from mmgan_lib.metrics.captions import binomial_interval, caption_accuracy, read_attributes
+from mmgan_lib.metrics.card import EvaluationCard, evaluation_card
 from mmgan_lib.metrics.classification import ClassificationReport, classification_report
 from mmgan_lib.metrics.distance import KernelDistance, frechet_distance, kernel_distance
 from mmgan_lib.metrics.features import image_features, pretrained_inception, quantise
@@ -19,6 +20,7 @@ from mmgan_lib.metrics.score import Features, Score, bootstrap
 __all__ = [
     "ClassificationReport",
     "DensityCoverage",
+    "EvaluationCard",
     "Features",
     "KernelDistance",
     "ModeCoverage",
@@ -30,6 +32,7 @@ __all__ = [
     "classification_accuracy_score",
     "classification_report",
     "density_coverage",
+    "evaluation_card",
     "frechet_distance",
     "image_features",
     "inception_score",
