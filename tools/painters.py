@@ -52,9 +52,6 @@ def matching_generator(*, real: Tensor | None = None, fake: Tensor) -> Tensor:
     return -fake[0].mean()
 
 
-GAN_LOSSES["matching"] = GANLoss(matching_discriminator, matching_generator)
-
-
 class Fused(nn.Module):
     """A player that fuses its condition first: the vectors of caption and sound, and which of them are there."""
 
@@ -172,6 +169,7 @@ def paint(
     seed: int,
 ) -> None:
     """Train a generator, and measure it on splits: ``shown`` maps the name of a measurement to split and condition."""
+    GAN_LOSSES["matching"] = GANLoss(matching_discriminator, matching_generator)
     device = runtime.device()
     train, vectors = conditions("train", seed, caption=caption)
     vectors = vectors.to(device)
