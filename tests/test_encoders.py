@@ -35,6 +35,7 @@ from mmgan_lib.encoders import (
     pretrained_bert,
     pretrained_resnet,
 )
+from mmgan_lib.metrics import features
 
 TEXTS = ["a small red circle", "blue square", "", "the large green star at the top left of the picture"]
 WORDS = Vocabulary.of(TEXTS)
@@ -618,13 +619,15 @@ def test_resnet_is_frozen_and_draws_no_random_numbers(trained_on, imagenet, shap
     assert not any(weight.requires_grad for weight in found.parameters())
 
 
-def test_downloaded_weights_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", [pretrained.RESNET18, features.INCEPTION])
+def test_downloaded_weights_are_checked(url: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save({"fc.bias": torch.ones(2)}, file)
-    with pytest.raises(ValueError, match=r"^found sha256 \w{64}, expected one that begins with f37072fd$"):
-        pretrained._imagenet_weights(file)
-    monkeypatch.setattr(pretrained, "RESNET18", f"https://host/resnet18-{pretrained._sha256(file)[:8]}.pth")
-    assert torch.equal(pretrained._imagenet_weights(file)["fc.bias"], torch.ones(2))
+    expected = url[-12:-4]
+    with pytest.raises(ValueError, match=rf"^found sha256 \w{{64}}, expected one that begins with {expected}$"):
+        pretrained._checked_weights(url, file)
+    right = url.replace(expected, pretrained._sha256(file)[:8])
+    assert torch.equal(pretrained._checked_weights(right, file)["fc.bias"], torch.ones(2))
 
 
 # The cache of features

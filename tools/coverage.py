@@ -1,4 +1,4 @@
-"""Play the games of the chapter on the Wasserstein loss for twenty times as long: ``python -m tools.coverage``.
+"""Play the games of the chapter on the Wasserstein loss for 10,000 steps: ``python -m tools.coverage``.
 
 Networks, games and measures are those of the chapter, read from its cells; only the number of steps and of runs
 differs. Writes ``book/results/04_wgan_loss_long.json``, which the chapter shows beside published figures.

@@ -8,6 +8,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -246,15 +247,8 @@ def pretrained_resnet(trained_on: Literal["ImageNet", "Shapes"] | None = None, *
 def _imagenet_resnet(batch_size: int) -> FrozenResNet:
     from torchvision.models import resnet18
 
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    try:
-        weights = fetch(_imagenet_weights, RESNET18, folder, timeout=PATIENCE)
-    except DataUnavailable as error:
-        raise DataUnavailable(
-            f"{RESNET18} could not be downloaded; pretrained_resnet('Shapes') needs no download."
-        ) from error
     network = resnet18()
-    network.load_state_dict(weights)
+    network.load_state_dict(torchvision_weights(RESNET18))
     feature_map = nn.Sequential(*list(network.children())[:-2])  # without the mean over the map and the classifier
     mean, std = 2 * torch.tensor(IMAGENET_MEAN) - 1, 2 * torch.tensor(IMAGENET_STD)
     name, source = "ResNet-18 trained on ImageNet", "torchvision"
@@ -263,8 +257,23 @@ def _imagenet_resnet(batch_size: int) -> FrozenResNet:
     )
 
 
-def _imagenet_weights(path: Path) -> dict[str, Tensor]:
-    found, expected = _sha256(path), Path(RESNET18).stem.split("-")[1]
+def torchvision_weights(url: str) -> dict[str, Tensor]:
+    """Weights from torch's cache, else downloaded; the name of the file ends in the start of its sha256.
+
+    Raises:
+        DataUnavailable: they are not in the cache and cannot be downloaded.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        return fetch(partial(_checked_weights, url), url, folder, timeout=PATIENCE)
+    except DataUnavailable as error:
+        raise DataUnavailable(
+            f"{url} could not be downloaded; pretrained_resnet('Shapes') needs no download."
+        ) from error
+
+
+def _checked_weights(url: str, path: Path) -> dict[str, Tensor]:
+    found, expected = _sha256(path), Path(url).stem.split("-")[1]
     if not found.startswith(expected):
         raise ValueError(f"found sha256 {found}, expected one that begins with {expected}")
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -42,7 +42,7 @@ class EvaluationCard:
         facts = [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in self.facts.items()]
         head = "<tr><th></th><th>fakes</th><th>real in their place</th></tr>"
         return (
-            f'<div class="evaluation-card"><strong>{escape(self.title)}</strong><table class="table">'
+            f'<div style="overflow-wrap: anywhere"><strong>{escape(self.title)}</strong><table class="table">'
             f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table><dl>{''.join(facts)}</dl></div>"
         )
 

@@ -1,18 +1,14 @@
 """From pictures to the features that metrics compare."""
 
-import hashlib
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.datasets.download import DataUnavailable, fetch
 from mmgan_lib.encoders import FrozenResNet, evaluating
 from mmgan_lib.encoders.base import check_range, check_shape
+from mmgan_lib.encoders.pretrained import torchvision_weights
 from mmgan_lib.metrics.score import Features
 
 INCEPTION = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"  # ends in the start of its sha256
-PATIENCE = 5.0  # seconds that a server may be silent
 
 
 def quantise(image: Tensor) -> Tensor:
@@ -76,21 +72,7 @@ def pretrained_inception(*, batch_size: int = 64) -> FrozenResNet:
     Raises:
         DataUnavailable: the weights are not in torch's cache and cannot be downloaded.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    try:
-        weights = fetch(_inception_weights, INCEPTION, folder, timeout=PATIENCE)
-    except DataUnavailable as error:
-        raise DataUnavailable(
-            f"{INCEPTION} could not be downloaded; pretrained_resnet('Shapes') needs no download."
-        ) from error
-    return _inception(weights, batch_size)
-
-
-def _inception_weights(path: Path) -> dict[str, Tensor]:
-    found, expected = hashlib.sha256(path.read_bytes()).hexdigest(), Path(INCEPTION).stem.split("-")[1]
-    if not found.startswith(expected):
-        raise ValueError(f"found sha256 {found}, expected one that begins with {expected}")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return _inception(torchvision_weights(INCEPTION), batch_size)
 
 
 def _inception(weights: dict[str, Tensor], batch_size: int) -> FrozenResNet:
