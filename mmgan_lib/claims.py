@@ -1,11 +1,12 @@
 """A sentence of the book and the number behind it, here and over other seeds."""
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from mmgan_lib import runtime
@@ -63,9 +64,9 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
     """Set a number of this run beside the same number over other seeds, which ``make results`` recorded.
 
     The numbers stand in ``book/results/{chapter}.json``, one list for each tier and name. This run has to fall
-    within the recorded range, widened by twice its own width on either side. Where only the other tier was recorded,
-    its range is shown and not compared. ``make results`` itself sets ``MMGAN_RECORDING``, under which there is nothing
-    to compare with.
+    within their prediction interval (:func:`prediction_interval`). Where only the other tier was recorded, its range is
+    shown and not compared. ``make results`` itself sets ``MMGAN_RECORDING``, under which there is nothing to compare
+    with.
 
     Raises:
         ClaimError: the value lies outside, or no number of that name was recorded in any tier.
@@ -78,14 +79,37 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
         raise ClaimError(f"{name!r} is not recorded for {chapter}; `make results` records it.")
     compared = tier if tier in numbers else next(iter(numbers))
     values = numbers[compared]
-    low, high = min(values), max(values)
-    margin = 2 * (high - low)
-    evidence = {"this run": float(value), "recorded mean": mean(values), "lowest": low, "highest": high}
+    evidence = {"this run": float(value), "recorded mean": mean(values), "lowest": min(values), "highest": max(values)}
     if compared != tier:
         sentence = f"Recorded in the {compared} tier over {len(values)} seeds, and not yet in the {tier} tier: {name}."
         return _display(Claim(sentence, True, evidence), number)
     sentence = f"As over {len(values)} recorded seeds: {name}."
-    return _display(Claim(sentence, low - margin <= value <= high + margin, evidence), number)
+    low, high = prediction_interval(values)
+    return _display(Claim(sentence, low <= value <= high, evidence), number)
+
+
+def prediction_interval(values: Sequence[float], *, level: float = 0.999) -> tuple[float, float]:
+    r"""Where one more value should fall, by as many as there are (Hahn & Meeker, *Statistical intervals*, 1991).
+
+    .. math:: \bar v \pm t_{n-1} \, s \sqrt{1 + 1/n}
+
+    with the mean and the standard deviation s of n values taken as normal, and the quantile t of Student's
+    distribution for ``level``. As s counts at least 1% of the mean: a share that came out as 1 every time may be 0.998
+    on another machine.
+
+    Args:
+        values: two or more.
+        level: the probability that a value from the same source falls inside.
+
+    >>> prediction_interval([2.0, 3.0, 4.0], level=0.9)
+    (-0.37..., 6.37...)
+    """
+    from scipy.stats import t
+
+    n, centre = len(values), mean(values)
+    s = max(stdev(values), 0.01 * abs(centre))
+    reach = float(t.ppf((1 + level) / 2, n - 1)) * s * math.sqrt(1 + 1 / n)
+    return centre - reach, centre + reach
 
 
 def results(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmgan_lib import claims
-from mmgan_lib.claims import ClaimError, claim, recorded
+from mmgan_lib.claims import ClaimError, claim, prediction_interval, recorded
 
 
 def text(html: str) -> str:
@@ -89,9 +89,11 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MMGAN_RECORDING", raising=False)
 
 
+# The interval of 2, 3 and 4: their deviation is 1, and Student's t with 2 degrees of freedom exceeds 31.599 once in
+# 2,000 times; 31.599 √(4/3) = 36.49.
 @pytest.mark.usefixtures("record")
-@pytest.mark.parametrize("value", [-2.0, 3.5, 8.0, torch.tensor(3.5)])
-def test_a_run_may_leave_the_recorded_range_by_twice_its_width(displayed: list[dict], value: float) -> None:
+@pytest.mark.parametrize("value", [3 - 36.48, 3.5, 3 + 36.48, torch.tensor(3.5)])
+def test_a_run_may_fall_where_one_more_is_expected(displayed: list[dict], value: float) -> None:
     recorded("modes", value, chapter="03_gan")
     about = displayed[0]["metadata"]["mmgan"]
     evidence = {"this run": float(value), "recorded mean": 3.0, "lowest": 2.0, "highest": 4.0}
@@ -100,11 +102,29 @@ def test_a_run_may_leave_the_recorded_range_by_twice_its_width(displayed: list[d
 
 
 @pytest.mark.usefixtures("record")
-@pytest.mark.parametrize("value", [-2.01, 8.01, math.nan])
+@pytest.mark.parametrize("value", [3 - 36.5, 3 + 36.5, math.nan])
 def test_a_run_unlike_the_recorded_ones_is_shown_and_raises(displayed: list[dict], value: float) -> None:
     with pytest.raises(ClaimError, match="As over 3 recorded seeds: modes"):
         recorded("modes", value, chapter="03_gan")
     assert displayed[0]["metadata"]["mmgan"]["holds"] is False
+
+
+def test_the_interval_knows_how_many_values_there_are() -> None:
+    widths = [high - low for low, high in (prediction_interval([2.0, 4.0] * n) for n in (1, 2, 4, 8))]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] > 2 * 3.29  # never narrower than a normal distribution's 99.9 %
+
+
+def test_one_more_value_falls_into_the_interval_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(0).normal(5.0, 2.0, (4000, 6))
+    intervals = np.array([prediction_interval(row.tolist(), level=0.9) for row in draws[:, :5]])
+    inside = (intervals[:, 0] <= draws[:, 5]) & (draws[:, 5] <= intervals[:, 1])
+    assert inside.mean() == pytest.approx(0.9, abs=0.02)  # four standard errors
+
+
+def test_a_number_that_never_varied_may_vary_by_a_little() -> None:
+    low, high = prediction_interval([1.0] * 5)
+    assert 0.9 < low < 0.99 < 1.01 < high < 1.1
 
 
 @pytest.mark.usefixtures("record")
