@@ -448,6 +448,7 @@ class TestSounds:
         for name in ("text.wav", "text.raw", "none.wav"):
             (tmp_path / name).write_bytes(b"" if name == "none.wav" else b"hello")
             assert "cannot be decoded as a sound (" in refused(name)
+            assert "Buffered" not in refused(name)
         assert "cannot be decoded as a sound (" in refused("missing.wav")
         soundfile.write(tmp_path / "empty.wav", np.zeros(0), 8000)
         assert "holds no sound" in refused("empty.wav")

@@ -159,6 +159,14 @@ def test_a_condition_of_another_shape_is_refused(network: int, condition: Tensor
 
 
 @pytest.mark.parametrize("network", [0, 1], ids=["generator", "discriminator"])
+def test_a_condition_of_whole_numbers_is_refused(network: int) -> None:
+    one_hot = torch.eye(4, dtype=torch.int64)[:3]
+    with pytest.raises(ValueError, match=r"^condition: found numbers of type torch\.int64; expected floating point"):
+        conditioned(4)[network](one_hot)
+    conditioned(4)[network](one_hot.float())
+
+
+@pytest.mark.parametrize("network", [0, 1], ids=["generator", "discriminator"])
 def test_a_condition_that_nobody_asked_for_is_refused(network: int) -> None:
     with pytest.raises(ValueError, match=r"condition was given, .* condition_dim=0; expected none"):
         conditioned(0)[network](torch.zeros(3, 4))

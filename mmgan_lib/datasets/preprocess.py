@@ -146,7 +146,8 @@ def read_wave(path: Path, *, sample_rate: int, seconds: float) -> Tensor:
                 raise ValueError(f"{path} has {rate:,} samples a second; expected {RATES.start:,} to {RATES[-1]:,}.")
             heard = sound.read(int((seconds + 1) * rate), dtype="float32", always_2d=True)  # the filter looks ahead
     except (OSError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} cannot be decoded as a sound ({error}).") from error
+        reason = getattr(error, "error_string", error)  # libsndfile's words, without the name of the file object
+        raise ValueError(f"{path} cannot be decoded as a sound ({reason}).") from error
     if len(heard) == 0:
         raise ValueError(f"{path} holds no sound: it has 0 samples.")
     if not np.isfinite(heard).all():

@@ -14,10 +14,12 @@ def doublings(size: int) -> int:
 
 
 def check_shape(name: str, x: Tensor | None, *shape: int) -> None:
-    """Refuse an ``x`` that is missing or of another shape."""
+    """Refuse an ``x`` that is missing, of another shape, or of whole numbers."""
     if x is None or x.shape != shape:
         found = "none" if x is None else f"shape {tuple(x.shape)}"
         raise ValueError(f"{name}: found {found}; expected shape {shape}.")
+    if not x.is_floating_point():
+        raise ValueError(f"{name}: found numbers of type {x.dtype}; expected floating point, as by .float().")
 
 
 def check_condition(condition: Tensor | None, batch: int, condition_dim: int) -> None:
