@@ -15,8 +15,8 @@ class ProductOfExperts(Fusion):
     Its expert, a linear layer, gives the mean and the logarithm of the variance of a Gaussian. The product of their
     densities and that of a unit Gaussian is again Gaussian, with
 
-    .. math:: \sigma^2 = \frac{1}{1 + \sum_m \tau_m}, \qquad \mu = \sigma^2 \sum_m \tau_m \mu_m, \qquad
-        \tau_m = 1 / \sigma_m^2
+    .. math:: \sigma^2 = \frac{1}{1 + \sum_m 1 / \sigma_m^2}, \qquad
+        \mu = \sigma^2 \sum_m \frac{\mu_m}{\sigma_m^2}
 
     number by number. The fused vector is :math:`\mu`; :meth:`posterior` also tells the variance. A missing modality has
     no expert: the fewer there are, the closer to the unit Gaussian. There is no raw vector.

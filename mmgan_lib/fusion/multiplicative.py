@@ -14,11 +14,13 @@ from mmgan_lib.fusion.base import Aligned, Fusion, Whole
 class Gated(Aligned):
     r"""The gated multimodal unit (Arevalo et al., 2017): gates decide, number by number, whom to listen to.
 
-    .. math:: p_m = W_m x_m, \qquad z = \sigma(V [p_1, p_2]), \qquad h = z \odot \tanh p_1 + (1 - z) \odot \tanh p_2
+    .. math:: p_m = W_m x_m, \qquad \alpha = \sigma(V [p_1, p_2]), \qquad
+        h = \alpha \odot \tanh p_1 + (1 - \alpha) \odot \tanh p_2
 
     As in the authors' code, the gate sees the projections :math:`p_m` before the tanh, and there is no bias. More than
-    two modalities have a gate each, :math:`z_m = \sigma(V_m [p_1, \dots, p_M])` and :math:`h = \sum_m z_m \odot \tanh
-    p_m`. A missing modality adds nothing, and the gates see zeros in its place. Without ``out_dim``, :math:`p_m = x_m`.
+    two modalities have a gate each, :math:`\alpha_m = \sigma(V_m [p_1, \dots, p_M])` and
+    :math:`h = \sum_m \alpha_m \odot \tanh p_m`. A missing modality adds nothing, and the gates see zeros in its place.
+    Without ``out_dim``, :math:`p_m = x_m`.
     """
 
     def __init__(self, dims: Sequence[int], out_dim: int | None = None) -> None:
@@ -28,10 +30,10 @@ class Gated(Aligned):
 
     def combine(self, x: Tensor, mask: Tensor) -> Tensor:
         """Each modality through its gate."""
-        z = torch.sigmoid(self.gate(x.flatten(1))).unflatten(1, (-1, self.out_dim))
+        alpha = torch.sigmoid(self.gate(x.flatten(1))).unflatten(1, (-1, self.out_dim))
         if len(self.dims) == 2:
-            z = torch.cat([z, 1 - z], dim=1)
-        return (z * x.tanh()).sum(dim=1)
+            alpha = torch.cat([alpha, 1 - alpha], dim=1)
+        return (alpha * x.tanh()).sum(dim=1)
 
 
 class Bilinear(Fusion):
@@ -119,12 +121,11 @@ class LowRank(Fusion):
 class FiLM(Whole):
     r"""Feature-wise linear modulation (Perez et al., 2018): the other modalities turn the knobs of the first.
 
-    .. math:: h = \gamma(c) \odot x_1 + \beta(c), \qquad \gamma(c) = 1 + \Gamma c, \quad \beta(c) = B c, \quad
-        c = [x_2, \dots, x_M]
+    .. math:: h = (1 + \Gamma c) \odot x_1 + B c, \qquad c = [x_2, \dots, x_M]
 
     :math:`\Gamma` and :math:`B` start at zero: the identity, through which no gradient reaches the conditions before
     the first step. A missing condition is zeros, and as there is no bias, :math:`x_1` stays as it is where all are
-    missing; where :math:`x_1` is, :math:`\beta` is left. The raw vector has length :math:`D_1`.
+    missing; where :math:`x_1` is, :math:`B c` is left. The raw vector has length :math:`D_1`.
 
     >>> x, c = torch.tensor([[1.0, 2.0]]), torch.tensor([[9.0]])
     >>> FiLM([2, 1])([x, c])

@@ -11,9 +11,9 @@ from mmgan_lib.gan.checks import check_condition, check_shape, doublings
 class ConditionalBatchNorm2d(nn.Module):
     r"""Batch normalisation whose scale and shift are told by the condition (de Vries et al., 2017).
 
-    .. math:: y = (1 + \gamma(c)) \, \frac{x - \mu}{\sigma} + \beta(c)
+    .. math:: y = (1 + \Gamma c) \odot \frac{x - \mu}{\sigma} + B c
 
-    with linear :math:`\gamma, \beta` that start at zero. With ``condition_dim=0`` it is plain batch normalisation.
+    with matrices :math:`\Gamma, B` that start at zero. With ``condition_dim=0`` it is plain batch normalisation.
     """
 
     def __init__(self, channels: int, condition_dim: int) -> None:
