@@ -154,6 +154,7 @@ def relativistic_generator(*, real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-(fake - real)).mean()
 
 
+#: name → the game, for :class:`mmgan_lib.training.GANConfig`
 GAN_LOSSES: dict[str, GANLoss] = {
     "minimax": GANLoss(minimax_discriminator, minimax_generator),
     "non_saturating": GANLoss(minimax_discriminator, non_saturating_generator),

@@ -15,11 +15,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from mmgan_lib import runtime
 
@@ -55,10 +55,18 @@ def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (3.2,
 
 def images(axes: Axes, batch: Tensor, *, columns: int = 8, title: str = "") -> None:
     """Lay pictures (B, C, H, W) in [-1, 1] out in a grid, row by row."""
-    grid = make_grid(batch.detach().float().cpu().clamp(-1, 1) / 2 + 0.5, nrow=columns, padding=1, pad_value=1.0)
-    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.imshow(_grid(batch.detach().float().cpu().clamp(-1, 1) / 2 + 0.5, columns).numpy(), interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(title)
+
+
+def _grid(pictures: Tensor, columns: int) -> Tensor:
+    """(B, C, H, W) → (height, width, 3): row by row, with a white line around each picture."""
+    columns = min(columns, len(pictures))
+    cells = F.pad(pictures.expand(-1, 3, -1, -1), (1, 0, 1, 0), value=1.0)
+    cells = F.pad(cells, (0, 0, 0, 0, 0, 0, 0, -len(cells) % columns), value=1.0)  # to the end of the last row
+    rows = cells.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, 3)
+    return F.pad(rows.flatten(2, 3).flatten(0, 1), (0, 0, 0, 1, 0, 1), value=1.0)
 
 
 def points(axes: Axes, *, real: Tensor | None = None, fake: Tensor | None = None, limit: float = 1.6) -> None:

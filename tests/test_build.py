@@ -209,3 +209,20 @@ def test_each_figure_gets_a_cell_of_its_own() -> None:
     assert names == ["fig-03_gan-ring", "fig-03_gan-ring-1", None, "fig-03_gan-ring-3"]
     assert pieces[1].metadata.mystnb.image == {"alt": "Alt of two."}
     assert pieces[1].metadata.mystnb.figure.caption == "Caption of two."
+
+
+def test_status_tells_what_every_chapter_took_and_checked() -> None:
+    def chapter(title: str, seconds: float, *claims: str) -> nbformat.NotebookNode:
+        cell = new_code_cell("claim(…)", id="claims")
+        for claim in claims:
+            told = {"metadata": {"mmgan": {"claim": claim, "holds": True}}, "data": {"text/html": f"<p>{claim}</p>"}}
+            cell.outputs.append(new_output("display_data", **told))
+        cell.outputs.append(new_output("display_data", {"text/html": "<p>no claim</p>"}))
+        made = MACHINE | {"seconds": seconds, "when": "today"}
+        return new_notebook(cells=[new_markdown_cell(f"(label)=\n# {title}"), cell], metadata={"mmgan": made})
+
+    copies = {Path("01.ipynb"): chapter("One", 1.5, "first"), Path("02.ipynb"): chapter("Two", 2.0, "second", "third")}
+    page = book.status_page(copies)
+    rows = ["| [](01.ipynb) | 1.5 | 1 | quick |", "| [](02.ipynb) | 2.0 | 2 | quick |", "| **all** | **3.5** | **3** |"]
+    assert all(row in page for row in rows)
+    assert re.findall(r"(?:## |<p>)(\w+)", page) == ["One", "first", "Two", "second", "third"]

@@ -15,8 +15,16 @@ import mmgan_lib
 from tools import address
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-COLAB = {"ipywidgets": "7.7.1", "matplotlib": "3.10.0", "numpy": "2.1.0", "torch": "2.11.0", "torchvision": "0.26.0"}
-HEAVY = ["IPython", "ipywidgets", "pooch", "sklearn", "soundfile", "transformers"]
+COLAB = {
+    "ipywidgets": "7.7.1",
+    "matplotlib": "3.10.0",
+    "numpy": "2.1.0",
+    "torch": "2.11.0",
+    "torchvision": "0.26.0",
+    "transformers": "5.15.0",
+}
+HEAVY = ["IPython", "ipywidgets", "pooch", "sklearn", "soundfile", "torchvision", "transformers"]
+SECONDS_TO_IMPORT = 0.3
 
 
 def test_conda_environment_names_the_same_packages() -> None:
@@ -24,6 +32,8 @@ def test_conda_environment_names_the_same_packages() -> None:
     python, _, pip = conda["dependencies"]
     assert python == f"python{PROJECT['project']['requires-python']}"
     groups = PROJECT["dependency-groups"]
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert all(set(extra) <= set(groups["test"]) for extra in extras.values())
     assert pip["pip"] == ["--editable .", *PROJECT["project"]["dependencies"], *groups["book"], *groups["test"]]
 
 
@@ -49,6 +59,17 @@ def test_import_is_light_and_silent() -> None:
     code = f"import sys, {', '.join(modules)}; print(*(sys.modules.keys() & {set(HEAVY)}), end='')"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_import_takes_little_time_beside_torch_and_matplotlib() -> None:
+    modules = [module.name for module in pkgutil.walk_packages(mmgan_lib.__path__, "mmgan_lib.")]
+    clock = "began = time.process_time(); import {}; print(time.process_time() - began)".format(", ".join(modules))
+    code = f"import time, torch, matplotlib.figure; {clock}"
+    for _ in range(3):  # a busy machine can make one import slow, not three
+        took = float(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True))
+        if took <= SECONDS_TO_IMPORT:
+            break
+    assert took <= SECONDS_TO_IMPORT
 
 
 @pytest.mark.parametrize("path", address.files(ROOT), ids=lambda path: path.name)

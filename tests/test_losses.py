@@ -56,7 +56,7 @@ REFERENCES = {
 }
 
 
-def test_the_table_has_the_six_games() -> None:
+def test_every_game_is_held_to_a_reference() -> None:
     assert set(GAN_LOSSES) == set(REFERENCES)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import importlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from sphinx.util.inventory import InventoryFile
+from test_layers import LAYERS
 
 from tools import address
 from tools.book import toc_files
@@ -17,7 +20,8 @@ from tools.book import toc_files
 pytestmark = pytest.mark.book
 
 DOCUMENTS = list(toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
-PAGES = [f"{document}.html" for document in DOCUMENTS] + ["search.html", "genindex.html"]
+SOURCES = ["_modules/index.html", "_modules/mmgan_lib/training/gan.html"]  # of the library; the others look alike
+PAGES = [f"{document}.html" for document in DOCUMENTS] + ["search.html", "genindex.html", "py-modindex.html", *SOURCES]
 VIEWS = [(1280, "light"), (1280, "dark"), (390, "light")]
 
 WAIT = """async () => {
@@ -116,11 +120,28 @@ def test_page_is_sound(browser, site: str, path: str, width: int, theme: str) ->
 
 def test_no_page_is_left_unseen(html: Path) -> None:
     built = {page.relative_to(html).as_posix() for page in html.rglob("*.html") if "_static" not in page.parts}
-    assert built == {*PAGES, "index.html"}
+    assert {page for page in built if not page.startswith("_modules/mmgan_lib/")} | {*SOURCES} == {*PAGES, "index.html"}
 
 
 def test_the_first_page_leads_to_the_introduction(html: Path) -> None:
     assert f'http-equiv="Refresh" content="0; url={DOCUMENTS[0]}.html"' in (html / "index.html").read_text()
+
+
+def test_library_leads_to_its_source(html: Path) -> None:
+    assert f'href="../{SOURCES[1]}#fit_gan"' in (html / "book" / "api.html").read_text()
+
+
+@pytest.mark.parametrize("module", LAYERS)
+def test_every_public_name_is_documented(html: Path, module: str) -> None:
+    with (html / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, page: page)
+    documented = {name for kind, names in inventory.items() if kind.startswith("py:") for name in names}
+    path = f"mmgan_lib.{module}"
+    loaded = importlib.import_module(path)
+    own = [name for name, value in vars(loaded).items() if getattr(value, "__module__", "") == path]
+    public = [name for name in getattr(loaded, "__all__", own) if name[0] != "_" and name != "T"]
+    assert public
+    assert [name for name in public if f"{path}.{name}" not in documented] == []
 
 
 def test_search_finds_without_a_network(browser, site: str) -> None:

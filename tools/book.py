@@ -229,16 +229,25 @@ def page_notebook(executed: NotebookNode, chapter: str) -> NotebookNode:
     return nbformat.from_dict({**executed, "metadata": kept, "cells": cells})
 
 
-def environment_page(root: Path, copies: dict[Path, NotebookNode], report: str) -> str:
-    """The generated part of ``book/environment.md``: how long each chapter took and where, and what is installed."""
-    rows = ["| chapter | seconds | tier | device | executed |", "|---|---:|---|---|---|"]
+def checked(executed: NotebookNode) -> list[NotebookNode]:
+    """The outputs of a chapter in which a claim, or a number beside recorded ones, was checked."""
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    return [output for output in outputs if "holds" in output.get("metadata", {}).get("mmgan", {})]
+
+
+def status_page(copies: dict[Path, NotebookNode]) -> str:
+    """The generated part of ``book/status.md``: how long each chapter took and where, and what it claims."""
+    rows = ["| chapter | seconds | checked | tier | device | executed |", "|---|---:|---:|---|---|---|"]
+    lists = []
     for notebook, executed in copies.items():
-        made = executed.metadata["mmgan"]
-        title = f"[]({notebook.name})"
-        rows.append(f"| {title} | {made['seconds']} | {made['tier']} | {made['device']} | {made['when']} |")
+        made, outputs = executed.metadata["mmgan"], checked(executed)
+        where = f"{made['tier']} | {made['device']} | {made['when']}"
+        rows.append(f"| []({notebook.name}) | {made['seconds']} | {len(outputs)} | {where} |")
+        heading = next(line for cell in executed.cells for line in cell.source.splitlines() if line.startswith("# "))
+        lists += [f"#{heading}", *(output.data["text/html"] for output in outputs)]
     total = sum(executed.metadata["mmgan"]["seconds"] for executed in copies.values())
-    rows.append(f"| **all** | **{total:.1f}** | | | |")
-    return "\n".join([*rows, "", "```text", report.rstrip(), "```", ""])
+    rows.append(f"| **all** | **{total:.1f}** | **{sum(map(len, map(checked, copies.values())))}** | | | |")
+    return "\n\n".join(["\n".join(rows), *lists, ""])
 
 
 def stage(root: Path, copies: dict[Path, NotebookNode], report: str) -> Path:
@@ -246,11 +255,14 @@ def stage(root: Path, copies: dict[Path, NotebookNode], report: str) -> Path:
     source = root / "_build" / "source"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".*", "*.ipynb"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(root / name, source)
+    for path in (root / "_config.yml", root / "_toc.yml", *root.glob("CONTRIBUTING.md")):
+        shutil.copy(path, source)
     for notebook, executed in copies.items():
         nbformat.write(page_notebook(executed, notebook.stem), source / notebook.relative_to(root))
-    (source / "book" / "environment.txt").write_text(environment_page(root, copies, report))
+    (source / "book" / "environment.txt").write_text(f"```text\n{report.rstrip()}\n```\n")
+    (source / "book" / "status.txt").write_text(status_page(copies))
+    modules = [sys.executable, Path(__file__).with_name("modules.py"), root / "mmgan_lib"]
+    (source / "book" / "modules.txt").write_text(subprocess.check_output(modules, text=True))
     return source
 
 

@@ -27,16 +27,16 @@ class Batch:
     (2, 1)
     """
 
-    image: Tensor | None = None  # (B, C, H, W) float32 in [-1, 1]
-    tokens: Tensor | None = None  # (B, T) int64
-    token_mask: Tensor | None = None  # (B, T) bool, True where there is a token
-    wave: Tensor | None = None  # (B, S) float32 in [-1, 1], one channel
-    audio: Tensor | None = None  # (B, 1, mels, frames) float32, log-mel
-    label: Tensor | None = None  # (B,) int64
-    text: tuple[str, ...] | None = None  # B strings
-    clip: Tensor | None = None  # (B, F, C, H, W) float32 in [-1, 1], F frames
-    attributes: Tensor | None = None  # (B, A) int64, the true value of each attribute
-    present: Tensor | None = None  # (B, M) bool, True where sample b has modality m
+    image: Tensor | None = None  #: (B, C, H, W) float32 in [-1, 1]
+    tokens: Tensor | None = None  #: (B, T) int64
+    token_mask: Tensor | None = None  #: (B, T) bool, True where there is a token
+    wave: Tensor | None = None  #: (B, S) float32 in [-1, 1], one channel
+    audio: Tensor | None = None  #: (B, 1, mels, frames) float32, log-mel
+    label: Tensor | None = None  #: (B,) int64
+    text: tuple[str, ...] | None = None  #: B strings
+    clip: Tensor | None = None  #: (B, F, C, H, W) float32 in [-1, 1], F frames
+    attributes: Tensor | None = None  #: (B, A) int64, the true value of each attribute
+    present: Tensor | None = None  #: (B, M) bool, True where sample b has modality m
 
     def __post_init__(self) -> None:
         lengths = {name: len(value) for name, value in self._given().items()}

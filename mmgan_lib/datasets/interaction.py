@@ -113,7 +113,7 @@ def interaction_data(
 
     .. math:: \sqrt2 \cos\left(\frac{\pi}{D} (k + 1) (d + \tfrac12)\right), \quad d = 0 \dots D - 1
 
-    plus noise from N(0, ``noise``²) on each. These codes are orthogonal (they are rows of the discrete cosine
+    plus normal noise of deviation ``noise`` on each. These codes are orthogonal (they are rows of the discrete cosine
     transform) and the same on every call, so that data for training and for testing can be drawn separately.
 
     Args:

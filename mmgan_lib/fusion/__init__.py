@@ -11,6 +11,7 @@ from mmgan_lib.fusion.experts import Cluster, ProductOfExperts, kmeans
 from mmgan_lib.fusion.multiplicative import Bilinear, FiLM, Gated, LowRank, TensorFusion
 from mmgan_lib.fusion.simple import Concat, LateAverage, Mean, Product, Sum
 
+#: name → the strategy's class
 FUSIONS: dict[str, type[Fusion]] = {
     "concat": Concat,
     "mean": Mean,

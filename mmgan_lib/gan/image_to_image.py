@@ -13,7 +13,7 @@ from mmgan_lib.gan.dcgan import UpBlock
 class ImageToImageGenerator(nn.Module):
     """A U-Net (Ronneberger et al., 2015): down to a small map and up again, with a bridge at every size.
 
-    Each strided convolution halves the sides, each :class:`~mmgan_lib.gan.dcgan.UpBlock` doubles them, and is given
+    Each strided convolution halves the sides, each ``UpBlock`` doubles them, and is given
     what there was at that size on the way down besides. So where an edge lies need not squeeze through the small map,
     which is left to what concerns the whole picture. What the source leaves open is told by the condition, in every
     batch normalisation on the way up; there is no noise.

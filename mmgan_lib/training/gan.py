@@ -1,12 +1,14 @@
 """Two networks that play against each other."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,11 @@ from tqdm import tqdm
 
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
+from mmgan_lib.training.processes import Processes
 from mmgan_lib.training.run import CHECK_EVERY, Run, descend
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 COMPILE_FROM = 10_000  # steps from which torch.compile earns back its minute on a GPU
 
@@ -91,55 +97,71 @@ def fit_gan(
     config: GANConfig,
     *,
     condition: Callable[[Batch], Tensor] | None = None,
+    augment: Callable[[Tensor], Tensor] | None = None,
     watch: Callable[[int, nn.Module, nn.Module], Any] | None = None,
     watch_at: Collection[int] = (),
     folder: str | Path | None = None,
     resume: bool = False,
+    accelerator: Accelerator | None = None,
 ) -> GANHistory:
     """Train a generator and a discriminator against each other (Goodfellow et al., 2014).
 
     The noise comes from PyTorch's global random numbers: seed them with
     :func:`mmgan_lib.runtime.seed_everything`.
 
+    With an ``accelerator`` (``pip install accelerate``) several processes train as one would on their joint batch,
+    which ``loader`` gives. A script that passes ``accelerator=Accelerator(cpu=True)`` runs on two processes with
+    ``torchrun --nproc-per-node 2 SCRIPT``; for GPUs leave ``cpu`` out and move the networks to ``accelerator.device``.
+    Each process has a slice of the batch and of the noise. Whatever else is random for each sample (``augment``,
+    dropout, the points of the gradient penalty) it draws for its slice alone, and BatchNorm sees that slice alone: make
+    it ``torch.nn.SyncBatchNorm`` on GPUs, else keep the main process's networks.
+
     Args:
         generator: maps noise (B, generator.latent_dim), and a condition where there is one, to samples.
         discriminator: maps samples, and a condition where there is one, to logits (B,).
         loader: ``loader.batch(i)`` gives the i-th :class:`Batch` of images, or tensor of samples.
         condition: maps a batch to its conditions (B, D).
+        augment: what every sample, real or fake, goes through before the discriminator sees it, such as
+            :func:`mmgan_lib.gan.diff_augment`; the generator learns through it, so it has to be differentiable.
         watch: called as ``watch(step, averaged_generator, discriminator)``, without gradients, once ``step`` steps
             are done; the tensors that it returns are kept in ``history.watched``, the frames of a film.
         watch_at: the steps, 0 to ``config.steps``, at which to watch.
         folder: where to keep checkpoints.
         resume: go on from the newest checkpoint in ``folder``; on the CPU the result is the same, bit for bit, as
             that of a run that never stopped.
+        accelerator: whose processes share the work; only the main one watches, shows progress and saves, and all of
+            them have to see ``folder``.
 
     Raises:
         DivergedError: a loss is not finite, or larger than a million.
-        ValueError: ``folder`` holds another run.
+        ValueError: ``folder`` holds another run, or a batch cannot be shared equally.
         mmgan_lib.checkpoint.CheckpointError: the newest checkpoint is damaged.
     """
-    run = _GANRun(generator, discriminator, loader, config)
+    run, processes = _GANRun(generator, discriminator, loader, config), Processes(accelerator)
     first = run.restore(Path(folder), resume) if folder else 0
+    processes.begin(run)
     fast_generator, fast_discriminator, autocast = _for_device(generator, discriminator, config, run.device)
     weights = [weight for weight in discriminator.parameters() if weight.requires_grad]
-    loss = GAN_LOSSES[config.loss]
+    loss, as_seen = GAN_LOSSES[config.loss], augment or nn.Identity()
     began = time.perf_counter() - run.seconds
 
     def show(step: int) -> None:
-        if watch is not None and step in watch_at:
+        if processes.is_main and watch is not None and step in watch_at:
             with torch.no_grad(), torch.random.fork_rng():
                 run.notes["watched"][step] = watch(step, run.models["ema"], discriminator)
 
-    bar = tqdm(range(first, config.steps), "GAN", config.steps, initial=first, leave=False, mininterval=0.5)
+    steps, quiet = range(first, config.steps), not processes.is_main
+    bar = tqdm(steps, "GAN", config.steps, initial=first, leave=False, mininterval=0.5, disable=quiet)
     for step in bar:
         show(step)
         for turn in range(config.n_critic):
-            real, given = _inputs(loader.batch(step * config.n_critic + turn), condition, run.device)
-            z = torch.randn(len(real), generator.latent_dim, device=run.device)
+            batch = loader.batch(step * config.n_critic + turn)
+            real, given = _inputs(processes.share(batch), condition, run.device)
+            z = processes.share(torch.randn(len(batch), generator.latent_dim, device=run.device))
             needs_graph = turn == config.n_critic - 1  # only the last fakes train the generator
             with autocast:
                 with torch.set_grad_enabled(needs_graph):
-                    fake = fast_generator(z, *given)
+                    real, fake = as_seen(real), as_seen(fast_generator(z, *given))
                 real_logits = fast_discriminator(real, *given).float()
                 fake_logits = fast_discriminator(fake.detach(), *given).float()
             d_loss = loss.discriminator(real=real_logits, fake=fake_logits)
@@ -158,13 +180,15 @@ def fit_gan(
         _freeze(weights, False)
 
         _average(run.models["ema"], generator, decay=min(config.ema, (1 + step) / (10 + step)))
-        run.losses[step, 0], run.losses[step, 1] = d_loss.detach(), g_loss.detach()
+        run.losses[step] = processes.mean(torch.stack([d_loss.detach(), g_loss.detach()]))
         done, run.seconds = step + 1, time.perf_counter() - began
         if done % CHECK_EVERY == 0 or done % config.checkpoint_every == 0 or done == config.steps:
             d, g = run.check(done)
             bar.set_postfix_str(f"D {d:.2f}, G {g:.2f}, {run.images_per_second(done):.0f} images/s")
         if folder and (done % config.checkpoint_every == 0 or done == config.steps):
-            run.save(Path(folder), done)
+            if processes.is_main:
+                run.save(Path(folder), done)
+            processes.wait()
     show(config.steps)
     d_losses, g_losses = run.losses.cpu().unbind(1)
     speed = run.images_per_second(config.steps)

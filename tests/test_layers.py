@@ -1,0 +1,112 @@
+"""The library as a whole: modules import only upwards and stay small; nothing is unpickled; few places are online."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import ROOT
+
+import mmgan_lib
+from tools import modules
+
+LIBRARY = ROOT / "mmgan_lib"
+FILES = sorted(LIBRARY.rglob("*.py"))
+LAYERS = re.search(r"upwards in this list: ([\w,\s]+)\.", mmgan_lib.__doc__)[1].replace("\n", " ").split(", ")
+MOST_LINES = 310
+PRANK = "torch.load(folder / 'prank.pth', weights_only=False)"  # chapter 03 shows what it does
+NETWORK = {"http", "huggingface_hub", "requests", "socket", "urllib"}
+SOURCES = {"download.pytorch.org", "github.com", "ossci-datasets.s3.amazonaws.com"}  # each file's sha256 is checked
+UNSAFE = {"pickle", "dill", "joblib", "shelve", "marshal"}
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(LIBRARY).as_posix())
+
+
+def layer(path: Path) -> str:
+    """The module of the list that a file belongs to."""
+    return path.relative_to(LIBRARY).parts[0].removesuffix(".py")
+
+
+def code(path: Path) -> str:
+    """The Python of a file; of a notebook, that of its cells but for the shell's lines."""
+    if path.suffix == ".py":
+        return path.read_text()
+    cells = (cell["source"] for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code")
+    return "\n".join(re.sub(r"(?m)^(\s*)%.*$", r"\1pass", "".join(source)) for source in cells)
+
+
+def unsafe(tree: ast.AST) -> list[str]:
+    """The imports and calls that would let data run code of its own."""
+    found = [name for name in modules.imported(tree) if name.split(".")[0] in UNSAFE]
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        if ast.unparse(call.func) in ("torch.load", "load_state_dict_from_url") and given.get("weights_only") != "True":
+            found.append(ast.unparse(call))
+        if ast.unparse(call.func) == "torch.jit.load" or "allow_pickle" in given:
+            found.append(ast.unparse(call))
+    return found
+
+
+def test_list_of_modules_is_that_of_the_folder() -> None:
+    assert modules.layers(LIBRARY) == LAYERS
+    assert len(LAYERS) <= 13
+
+
+@each_file
+def test_imports_only_upwards(path: Path) -> None:
+    own = layer(path)
+    allowed = ["__version__", *LAYERS[: LAYERS.index(own) + 1]] if own in LAYERS else []
+    tree = ast.parse(path.read_text())
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)), "a relative import"
+    names = [name.split(".") for name in modules.imported(tree) if name.startswith("mmgan_lib")]
+    assert [".".join(name) for name in names if name[1] not in allowed] == []
+
+
+@each_file
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "book").glob("*.ipynb"))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_nothing_is_unpickled(path: Path) -> None:
+    assert unsafe(ast.parse(code(path))) == ([PRANK] if path.stem == "03_gan" else [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from joblib import load",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+    ],
+)
+def test_the_search_for_unsafe_code_finds_it(line: str) -> None:
+    assert unsafe(ast.parse(line))
+    assert not unsafe(ast.parse("torch.load(path, weights_only=True)"))
+
+
+def test_downloads_come_from_few_places() -> None:
+    trees = {path.relative_to(LIBRARY).as_posix(): ast.parse(path.read_text()) for path in FILES}
+    online = {path for path, tree in trees.items() if NETWORK & {n.split(".")[0] for n in modules.imported(tree)}}
+    assert online == {"datasets/download.py", "encoders/pretrained.py"}
+    texts = [node.value for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    addresses = [urlsplit(text) for text in texts if isinstance(text, str) and re.match(r"\w+://", text)]
+    assert {address.scheme for address in addresses} == {"https"}
+    assert {address.netloc for address in addresses} == SOURCES
+
+
+def test_page_of_the_architecture_has_a_mark_for_each_import() -> None:
+    page = modules.page(LIBRARY)
+    marks = set(re.findall(r'title="(\w+) uses (\w+)"', page))
+    assert {("training", "losses"), ("fusion", "encoders"), ("encoders", "datasets")} <= marks
+    assert ("losses", "training") not in marks
+    assert re.findall(r"#module-mmgan_lib\.(\w+)", page) == LAYERS
+    assert len(re.findall(r"(?m)^\| \w+ \| \S.* \|$", page)) == len(LAYERS)
