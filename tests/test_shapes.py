@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from mmgan_lib.datasets import Loader, Shapes, shapes_image, shapes_sound
-from mmgan_lib.datasets.captions import NOUNS, SYNONYMS, TEMPLATES
+from mmgan_lib.datasets.captions import NOUNS, SYNONYMS, TEMPLATES, UNSEEN_TEMPLATES
 from mmgan_lib.datasets.shapes import VOCABULARIES
 
 PICTURE = {"image": ("shape", "colour", "size", "place")}
@@ -426,6 +426,56 @@ class TestClips:
         assert (still[:, 0] != still[:, 1]).flatten(1).any(1).all()
 
 
+class TestShifts:
+    @staticmethod
+    def ground(shapes: Shapes) -> torch.Tensor:
+        """The pixels of the grounds, (P,)."""
+        image = shapes[:].image
+        return image.mean(1)[~coloured(image)]
+
+    def test_a_shifted_background_is_bright_and_striped_and_nothing_else_changes(self):
+        usual, shifted = Shapes(600, tells=PICTURE), Shapes(600, tells=PICTURE, shifts=("background",))
+        dark, bright = (self.ground(shapes).mean() for shapes in (usual, shifted))
+        assert dark < -0.4
+        assert bright > 0.2
+        steps = [(data[:].image[:, :, 0].diff(dim=2).abs().mean()).item() for data in (usual, shifted)]
+        assert steps[1] > 1.5 * steps[0]
+        clear = coloured(usual[:].image) & coloured(shifted[:].image)
+        inner = -F.max_pool2d(-clear.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0  # no pixel of an edge
+        before, after = (data.pixels.float().movedim(1, 3)[inner] for data in (usual, shifted))
+        assert len(before) > 5000
+        assert ((before - after).abs() <= 1).float().mean() > 0.97  # but for the tips of stars
+        told = Shapes(100), Shapes(100, shifts=("background",))
+        assert told[0].text == told[1].text
+        assert torch.equal(told[0].sounds, told[1].sounds)
+        assert torch.equal(told[0].attributes, told[1].attributes)
+
+    def test_a_clip_has_the_background_of_its_picture(self):
+        shapes = Shapes(50, frames=3, shifts=("background",))
+        still = shapes.attributes[:, 4] == 0
+        noise = (shapes.clips[still, 0].float() - shapes.pixels[still].float()).abs()
+        assert noise.max() <= 2 * 0.05 * 255 + 1
+
+    @pytest.mark.parametrize("told", [(), ("colour",), ("size", "place"), tuple(VOCABULARIES)])
+    def test_shifted_wording_tells_the_same_in_clean_english(self, told):
+        shapes = Shapes(800, tells={"text": told}, shifts=("wording",))
+        for index, caption in enumerate(shapes.text):
+            expected = {name: value for name, value in truth(shapes, index).items() if name in told}
+            assert read_caption(caption) == expected, caption
+            assert not re.search(r"[\[\]{}]|  | [,.;:?]|^\W|[\s,;:]$|\ba [aeiou]|\ban [^aeiou]", caption), caption
+
+    def test_shifted_wording_shares_the_words_that_tell_and_no_sentence(self):
+        usual, shifted = (Shapes(3000, tells={"text": tuple(VOCABULARIES)}, shifts=s) for s in ((), ("wording",)))
+        assert not set(usual.text) & set(shifted.text)
+        assert not set(TEMPLATES) & set(UNSEEN_TEMPLATES)
+        told = {word for values in SYNONYMS.values() for known in values.values() for word in known}
+        assert all(any(word in caption for caption in shifted.text) for word in told)
+
+    def test_shifts_are_what_a_content_hash_pins_too(self):
+        every = [(), ("background",), ("wording",), ("background", "wording")]
+        assert len({Shapes(20, shifts=shifts).content_hash() for shifts in every}) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -436,6 +486,8 @@ class TestClips:
         ({"size": 8}, "found 8"),
         ({"frames": 1}, "frames must be 0, for no clips, or at least 2, found 1"),
         ({"frames": -2}, "found -2"),
+        ({"shifts": ("weather",)}, r"shifts is \('weather',\); expected a collection of some of background, wording"),
+        ({"shifts": "wording"}, "shifts is 'wording'"),
         ({"frames": 2, "tells": {"text": ()}}, "tells has no 'image'"),
         ({"tells": {"smell": ()}}, "tells names the modality 'smell'; expected some of image, text, audio"),
         ({"tells": {"text": {"color"}}}, r"tells\['text'\] names 'color'; expected some of shape, colour, size, place"),

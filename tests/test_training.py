@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,18 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def reference(generator: nn.Module, discriminator: nn.Module, loader: Loader, config: GANConfig) -> Tensor:
+def stretched(x: Tensor) -> Tensor:
+    """An augmentation of points in the plane."""
+    return x * (1 + 0.3 * torch.randn(len(x), 1))
+
+
+def reference(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    loader: Loader,
+    config: GANConfig,
+    augment: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
     """The same training, written for clearness alone: nothing reused, nothing frozen. Gives the losses (steps, 2)."""
     loss = GAN_LOSSES[config.loss]
     d_adam = torch.optim.Adam(discriminator.parameters(), config.lr_discriminator or config.lr, config.betas)
@@ -63,7 +75,8 @@ def reference(generator: nn.Module, discriminator: nn.Module, loader: Loader, co
     for step in range(config.steps):
         for turn in range(config.n_critic):
             real = loader.batch(step * config.n_critic + turn)
-            fake = generator(torch.randn(len(real), generator.latent_dim))
+            z = torch.randn(len(real), generator.latent_dim)
+            real, fake = augment(real), augment(generator(z))
             d_loss = loss.discriminator(real=discriminator(real), fake=discriminator(fake.detach()))
             if step % config.penalty_every == 0:
                 penalty = torch.zeros(())
@@ -110,6 +123,25 @@ def test_takes_exactly_the_steps_of_the_plain_loop(options: dict) -> None:
     assert equal(plain[0], fitted[0])
     assert equal(plain[1], fitted[1])
     assert torch.equal(torch.stack([history.discriminator_loss, history.generator_loss], dim=1), losses)
+
+
+@pytest.mark.parametrize("loss", ["non_saturating", "relativistic"])
+def test_augments_all_that_the_discriminator_sees_and_the_generator_learns_through_it(loss: str) -> None:
+    config = GANConfig(steps=20, loss=loss, gp=1.0, r1=1.0, n_critic=2)
+    plain, fitted = toys(), toys()
+    seed_everything(5)
+    losses = reference(*plain, points(), config, stretched)
+    seed_everything(5)
+    history = fit_gan(*fitted, points(), config, augment=stretched)
+    assert equal(plain[0], fitted[0])
+    assert equal(plain[1], fitted[1])
+    assert torch.equal(torch.stack([history.discriminator_loss, history.generator_loss], dim=1), losses)
+
+
+def test_an_augmentation_that_hides_all_leaves_the_generator_nothing_to_learn() -> None:
+    (generator, discriminator), (before, _) = toys(), toys()
+    fit_gan(generator, discriminator, points(), GANConfig(steps=3), augment=lambda x: 0 * x)
+    assert equal(generator, before)
 
 
 @pytest.mark.parametrize("loss", GAN_LOSSES)

@@ -85,11 +85,25 @@ TEMPLATES = (
     "the scene holds a [{size} ][{colour} ]{shape}[ {place}]",
 )
 
+# Further ways of saying it, for texts in a wording that nobody was trained on.
+UNSEEN_TEMPLATES = (
+    "behold, {shape}[ coloured {colour}][ and {size} in size][, placed {place}]",
+    "what my sister drew for us[ {place}] turned out to be some[ {size}][ {colour}] {shape}",
+    "if you ask me[, {place},] that must be the[ {size}][ {colour}] {shape} I told you about",
+    "I believe every visitor would notice this[ {size}][ {colour}] {shape}[ {place}]",
+    "[{colour} is the paint; ]{shape} is the figure[; {size} is how I would call it][; its home is {place}]",
+    "my notes say: figure {shape}[, paint {colour}][, extent {size}][, whereabouts {place}]",
+    "[{place} ]hangs, rather[ {size} and] lonely, our beloved[ {colour}] {shape}",
+    "who put that[ {size}][ {colour}] {shape}[ {place}]? certainly not me",
+)
+
 
 DRAWS = 5  # random numbers that a caption takes: the template, and the word for each attribute
 
 
-def write(draws: np.ndarray, told: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def write(
+    draws: np.ndarray, told: Mapping[str, Sequence[str]], templates: Sequence[str] = TEMPLATES
+) -> tuple[str, ...]:
     """A caption for each sample that tells the attributes in ``told`` and nothing about any other.
 
     Neither the template nor the synonyms depend on what is told.
@@ -97,11 +111,12 @@ def write(draws: np.ndarray, told: Mapping[str, Sequence[str]]) -> tuple[str, ..
     Args:
         draws: (B, DRAWS) in [0, 1): choose the template and the words for shape, colour, size and place.
         told: for some of these attributes, the names of the B values to tell.
+        templates: ways of saying it.
 
     >>> write(np.full((1, DRAWS), 0.1), {"shape": ["star"], "colour": ["orange"]})
     ('an orange star',)
     """
-    templates = _templates(frozenset(told))
+    templates = [_telling(template, frozenset(told)) for template in templates]
     words = [
         [_choose(draw, SYNONYMS[name][value]) for draw, value in zip(column, told[name], strict=True)]
         if name in told
@@ -116,13 +131,13 @@ def write(draws: np.ndarray, told: Mapping[str, Sequence[str]]) -> tuple[str, ..
 
 
 @cache
-def _templates(told: frozenset[str]) -> tuple[str, ...]:
-    """``TEMPLATES`` without brackets, and without the parts that would tell another attribute."""
+def _telling(template: str, told: frozenset[str]) -> str:
+    """A template without brackets, and without the parts that would tell another attribute."""
 
     def part(match: re.Match[str]) -> str:
         return match[1] if re.search(r"{(\w+)}", match[1])[1] in told else ""
 
-    return tuple(re.sub(r"\[(.*?)\]", part, template) for template in TEMPLATES)
+    return re.sub(r"\[(.*?)\]", part, template)
 
 
 def _choose(draw: float, options: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from mmgan_lib.datasets import captions, shapes_image, shapes_sound
 from mmgan_lib.datasets.batch import Batch, Index
 
 SPLITS = ("train", "test", "held_out")
+SHIFTS = ("background", "wording")
 PURPOSES = ("attributes", "text", "image", "image noise", "audio", "audio noise", "clip noise")
 CHUNK = 128  # samples that are made together, few enough for the cache
 
@@ -57,6 +58,8 @@ class Shapes:
         held_out: combinations of values to hold out, such as ``[("red", "circle"), ("large", "star", "top left")]``.
         frames: with 2 or more, each sample also has a ``clip`` (B, frames, 3, size, size) in which the shape of the
             picture moves; a fifth attribute, ``motion``, says where to, and nothing but the clip tells it.
+        shifts: what is unlike everywhere else: "background" puts the same shapes on bright, striped grounds, "wording"
+            tells the same with the same words for it, in sentences of another make.
 
     Raises:
         ValueError: an argument is none of these, or ``held_out`` leaves its split without a combination.
@@ -81,8 +84,12 @@ class Shapes:
         tells: Mapping[str, Collection[str]] = TELLS,
         held_out: Iterable[Collection[str]] = (),
         frames: int = 0,
+        shifts: Collection[str] = (),
     ) -> None:
         _check_sizes(n=n, split=split, seed=seed, size=size, frames=frames)
+        if isinstance(shifts, str) or not set(shifts) <= set(SHIFTS):
+            raise ValueError(f"shifts is {shifts!r}; expected a collection of some of {', '.join(SHIFTS)}.")
+        self.shifts = tuple(shifts)
         self.n, self.split, self.seed, self.size, self.frames = n, split, seed, size, frames
         self.vocabularies = VOCABULARIES | ({"motion": tuple(shapes_image.MOTIONS)} if frames else {})
         self.attribute_names = tuple(self.vocabularies)
@@ -117,15 +124,16 @@ class Shapes:
             name: [self.vocabularies[name][value] for value in values.tolist()]
             for name, values in self._told("text").items()
         }
-        return captions.write(self._draws("text", captions.DRAWS), told)
+        templates = captions.UNSEEN_TEMPLATES if "wording" in self.shifts else captions.TEMPLATES
+        return captions.write(self._draws("text", captions.DRAWS), told, templates)
 
     @cached_property
     def pixels(self) -> Tensor:
         """The pictures, (n, 3, size, size) uint8."""
-        draws = self._scenes()
+        draws, striped = self._scenes(), "background" in self.shifts
 
         def make(rows: slice, noise: Tensor) -> Tensor:
-            return shapes_image.paint(draws[rows], noise, self._told("image", rows))
+            return shapes_image.paint(draws[rows], noise, self._told("image", rows), striped=striped)
 
         return self._made(make, "image noise", 3, self.size, self.size, dtype=torch.uint8)
 
@@ -143,10 +151,10 @@ class Shapes:
     @cached_property
     def clips(self) -> Tensor:
         """The clips, (n, frames, 3, size, size) uint8."""
-        draws, motion = self._scenes(), self.attributes[:, -1]
+        draws, motion, striped = self._scenes(), self.attributes[:, -1], "background" in self.shifts
 
         def make(rows: slice, noise: Tensor) -> Tensor:
-            return shapes_image.film(draws[rows], noise, self._told("image", rows), motion[rows])
+            return shapes_image.film(draws[rows], noise, self._told("image", rows), motion[rows], striped=striped)
 
         return self._made(make, "clip noise", self.frames, 3, self.size, self.size, dtype=torch.uint8)
 

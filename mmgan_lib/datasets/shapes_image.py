@@ -111,7 +111,9 @@ TRAVEL = 0.5  # from a clip's first frame to its last
 DRAWS = 14  # random numbers that a picture takes, besides the noise of each pixel
 
 
-def paint(draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], *, shift: Tensor | None = None) -> Tensor:
+def paint(
+    draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], *, shift: Tensor | None = None, striped: bool = False
+) -> Tensor:
     """Pictures (B, 3, S, S) of values 0…255 in uint8, S being the side of ``noise``.
 
     Args:
@@ -120,6 +122,7 @@ def paint(draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], *, shift: Te
         told: the values (B,) int64 of those of shape, colour, size and place that the pictures tell. An attribute that
             is missing here is drawn neutral: a hexagon, grey, medium, at the centre.
         shift: (B, 2) float32, how far the shape has moved to the right and downwards.
+        striped: on a ground that is bright and striped, where it is else dark and plain.
     """
     right, down, zoom, turn, *tone, shade, red, green, blue, tilt_x, tilt_y, grain = draws.T[..., None, None]
     grid = (torch.arange(noise.shape[-1]) + 0.5) * (2 / noise.shape[-1]) - 1
@@ -139,13 +142,19 @@ def paint(draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], *, shift: Te
     ink = _value(COLOURS, told.get("colour"), GREY)[..., None, None] + _within(-0.05, 0.05, torch.stack(tone, dim=1))
     tint = _within(-0.06, 0.06, torch.stack([red, green, blue], dim=1))
     gradient = _within(-0.1, 0.1, tilt_x) * x + _within(-0.1, 0.1, tilt_y) * y
-    ground = tint + (_within(0.05, 0.35, shade) + gradient)[:, None]
+    level = _within(0.55, 0.85, shade) + _stripes(30 * gradient) if striped else _within(0.05, 0.35, shade)
+    ground = tint + (level + gradient)[:, None]
 
     picture = ground + covered * (ink - ground) + noise * _within(0.01, 0.05, grain)[:, None]
     return (picture.clamp(0, 1) * 255 + 0.5).floor().byte()
 
 
-def film(draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], motion: Tensor) -> Tensor:
+def _stripes(t: Tensor) -> Tensor:
+    """A wave of triangles between -0.15 and 0.15, of period 1."""
+    return 0.6 * (t - t.floor() - 0.5).abs() - 0.15
+
+
+def film(draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], motion: Tensor, *, striped: bool = False) -> Tensor:
     """Clips (B, F, 3, S, S) uint8 of the shape as it moves by ``TRAVEL`` about its place; ``noise`` has that shape too.
 
     ``motion`` (B,) int64 is an index of ``MOTIONS``; for the rest see ``paint``.
@@ -154,7 +163,8 @@ def film(draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], motion: Tenso
     progress = torch.arange(frames) / (frames - 1) - 0.5
     shift = TRAVEL * progress[:, None] * torch.tensor(list(MOTIONS.values()))[motion][:, None]
     told = {name: value.repeat_interleave(frames) for name, value in told.items()}
-    painted = paint(draws.repeat_interleave(frames, dim=0), noise.flatten(0, 1), told, shift=shift.flatten(0, 1))
+    draws, noise, shift = draws.repeat_interleave(frames, dim=0), noise.flatten(0, 1), shift.flatten(0, 1)
+    painted = paint(draws, noise, told, shift=shift, striped=striped)
     return painted.unflatten(0, (-1, frames))
 
 

@@ -4,6 +4,7 @@ Both may be told what the picture should show by a condition, a vector for each 
 vector, or the fused representation of a caption and a sound.
 """
 
+from mmgan_lib.gan.augment import brightness, contrast, cutout, diff_augment, saturation, translate
 from mmgan_lib.gan.dcgan import ConditionalBatchNorm2d, Discriminator, Generator
 from mmgan_lib.gan.image_to_image import ImageToImageGenerator, PatchDiscriminator
 from mmgan_lib.gan.residual import ResidualBlock, ResidualDiscriminator, ResidualGenerator
@@ -17,4 +18,10 @@ __all__ = [
     "ResidualBlock",
     "ResidualDiscriminator",
     "ResidualGenerator",
+    "brightness",
+    "contrast",
+    "cutout",
+    "diff_augment",
+    "saturation",
+    "translate",
 ]
