@@ -75,12 +75,14 @@ def provenance(command: str, began: float) -> dict[str, Any]:
 def record(notebook: Path) -> None:
     """Write ``book/results/CHAPTER.json``, keeping what it holds of other tiers."""
     began, numbers = time.monotonic(), defaultdict(list)
+    differs_without_data = "DataUnavailable" in notebook.read_text()
     for seed in SEEDS:
         with variables(MMGAN_SEED=str(seed), MMGAN_RECORDING="1"):
             found = numbers_of(notebook)
-            if "DataUnavailable" in notebook.read_text():
+            if differs_without_data:
                 with nothing_to_download():
-                    found |= {name: value for name, value in numbers_of(notebook).items() if name not in found}
+                    others = {name: value for name, value in numbers_of(notebook).items() if name not in found}
+                differs_without_data, found = bool(others), found | others
         for name, value in found.items():
             numbers[name].append(value)
         print(f"{notebook.stem}, seed {seed}: {found}", flush=True)
