@@ -76,9 +76,10 @@ def test_contrast_stretches_values_about_the_mean_of_the_picture() -> None:
     assert 1.49 < factor.max() <= 1.5
 
 
-def test_translation_moves_the_picture_and_lets_zeros_in() -> None:
+@pytest.mark.parametrize(("share", "most"), [({}, (2, 3)), ({"share": 1 / 16}, (1, 2))], ids=str)
+def test_translation_moves_the_picture_and_lets_zeros_in(share: dict, most: tuple[int, int]) -> None:
     x = pictures(600) + 2  # nowhere 0
-    moved = translate(x)
+    moved = translate(x, **share)
     found = set()
     for before, after in zip(x, moved, strict=True):
         there = (after != 0).all(0)
@@ -88,7 +89,7 @@ def test_translation_moves_the_picture_and_lets_zeros_in() -> None:
         padded = F.pad(before, (3, 3, 2, 2))
         assert torch.equal(after, padded[:, 2 - down : 18 - down, 3 - right : 27 - right])
         found.add((down, right))
-    assert found == {(down, right) for down in range(-2, 3) for right in range(-3, 4)}
+    assert found == {(down, right) for down in range(-most[0], most[0] + 1) for right in range(-most[1], most[1] + 1)}
 
 
 def test_cutout_hides_a_rectangle_of_half_the_sides() -> None:

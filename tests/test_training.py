@@ -69,8 +69,10 @@ def reference(
 ) -> Tensor:
     """The same training, written for clearness alone: nothing reused, nothing frozen. Gives the losses (steps, 2)."""
     loss = GAN_LOSSES[config.loss]
-    d_adam = torch.optim.Adam(discriminator.parameters(), config.lr_discriminator or config.lr, config.betas)
-    g_adam = torch.optim.Adam(generator.parameters(), config.lr, config.betas)
+    d_adam = torch.optim.Adam(
+        discriminator.parameters(), config.lr_discriminator or config.lr, config.betas, fused=True
+    )
+    g_adam = torch.optim.Adam(generator.parameters(), config.lr, config.betas, fused=True)
     losses = []
     for step in range(config.steps):
         for turn in range(config.n_critic):
@@ -441,7 +443,7 @@ def held_back() -> Loader:
 @pytest.mark.parametrize("options", [{}, {"l1": 0.01}, {"l2": 0.02}, {"l1": 0.01, "l2": 0.02}], ids=str)
 def test_fit_takes_exactly_the_steps_of_the_plain_loop(options: dict) -> None:
     plain, fitted, losses = learner(), learner(), []
-    loader, adam = Loader(examples(), BATCH, seed=1), torch.optim.Adam(plain.parameters(), lr=1e-2)
+    loader, adam = Loader(examples(), BATCH, seed=1), torch.optim.Adam(plain.parameters(), lr=1e-2, fused=True)
     seed_everything(5)
     for step in range(40):
         loss = surprise(plain)(loader.batch(step))
@@ -470,7 +472,7 @@ def test_l2_is_what_adam_calls_weight_decay() -> None:
         model[1] = nn.Identity()  # before a normalisation a bias has no gradient but rounding, which Adam blows up
     loader = Loader(examples(), BATCH, seed=1)
     weights, biases = ([getattr(theirs[i], name) for i in (0, 4)] for name in ("weight", "bias"))
-    adam = torch.optim.Adam([{"params": weights, "weight_decay": 0.1}, {"params": biases}], lr=1e-2)
+    adam = torch.optim.Adam([{"params": weights, "weight_decay": 0.1}, {"params": biases}], lr=1e-2, fused=True)
     seed_everything(5)
     for step in range(40):
         adam.zero_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class Batch:
             raise ValueError(f"The fields of a Batch must hold the same number of samples, found {found}.")
 
     def _given(self) -> dict[str, Tensor | tuple[str, ...]]:
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in self._given().items() if isinstance(value, Tensor)}
@@ -85,8 +85,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`."""
-        to_gpu = torch.device(device).type == "cuda"  # towards the CPU an asynchronous copy could be read too early
-        return replace(self, **{name: v.to(device, non_blocking=to_gpu) for name, v in self._tensors().items()})
+        tensors, device = self._tensors(), torch.device(device)
+        if all(tensor.device == device for tensor in tensors.values()):
+            return self
+        to_gpu = device.type == "cuda"  # towards the CPU an asynchronous copy could be read too early
+        return replace(self, **{name: value.to(device, non_blocking=to_gpu) for name, value in tensors.items()})
 
 
 def _take(value: Tensor | tuple[str, ...], index: slice | Tensor) -> Tensor | tuple[str, ...]:

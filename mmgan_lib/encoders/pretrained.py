@@ -117,7 +117,10 @@ class FrozenBERT(Frozen):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """A unit vector for each text, (N, 384)."""
-        return F.normalize(super().forward(texts), dim=1)
+        check_texts(texts)
+        by_length = torch.tensor([len(text) for text in texts]).argsort()  # texts of a batch need little padding
+        vectors = super().forward([texts[i] for i in by_length.tolist()])
+        return F.normalize(vectors[by_length.argsort()], dim=1)
 
     def extra_repr(self) -> str:
         """What it is, where it came from, and how much it reads."""

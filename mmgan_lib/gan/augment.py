@@ -46,10 +46,10 @@ def contrast(image: Tensor) -> Tensor:
     return torch.lerp(mean, image, _uniform(image, 0.5, 1.5))
 
 
-def translate(image: Tensor) -> Tensor:
-    """Shifts a picture by up to an eighth of its sides; what comes in from outside is 0, a middle grey."""
+def translate(image: Tensor, share: float = 1 / 8) -> Tensor:
+    """Shifts a picture by up to a share of its sides; what comes in from outside is 0, a middle grey."""
     batch, _, height, width = image.shape
-    down, right = round(height / 8), round(width / 8)
+    down, right = round(share * height), round(share * width)
     padded = F.pad(image, (right, right, down, down))
     tops = torch.randint(2 * down + 1, (batch,)).tolist()
     lefts = torch.randint(2 * right + 1, (batch,)).tolist()

@@ -199,15 +199,16 @@ class _GANRun(Run):
     """What changes while a GAN trains: three networks, two optimisers, and what was watched."""
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, loader: Loader, config: GANConfig) -> None:
+        for network in (generator, discriminator):
+            network.to(memory_format=torch.channels_last)  # in which convolutions run faster
         average = copy.deepcopy(generator).eval().requires_grad_(False)
         models = {"generator": generator, "discriminator": discriminator, "ema": average}
         rates = {"generator": config.lr, "discriminator": config.lr_discriminator or config.lr}
-        fused = next(generator.parameters()).is_cuda
         settings = dataclasses.asdict(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
         super().__init__(
             models=models,
             optimizers={
-                name: torch.optim.Adam(models[name].parameters(), lr=rate, betas=config.betas, fused=fused)
+                name: torch.optim.Adam(models[name].parameters(), lr=rate, betas=config.betas, fused=True)
                 for name, rate in rates.items()
             },
             losses=("discriminator's loss", "generator's loss"),
@@ -227,13 +228,11 @@ def _for_device(
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor], torch.autocast]:
     """The two networks as they run fastest, and the precision they run in.
 
-    On CUDA: channels last, bfloat16 where the hardware has it, and compiled where the run is long. The penalties
-    keep the plain discriminator: compiled code has no second derivative, and bfloat16 is too coarse for it.
+    On CUDA: bfloat16 where the hardware has it, and compiled where the run is long. The penalties keep the plain
+    discriminator: compiled code has no second derivative, and bfloat16 is too coarse for it.
     """
     if device.type != "cuda":
         return generator, discriminator, torch.autocast(device.type, enabled=False)
-    for module in (generator, discriminator):
-        module.to(memory_format=torch.channels_last)
     bfloat16 = torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.get_device_capability(device) >= (8, 0))
     if config.steps < COMPILE_FROM:
         return generator, discriminator, bfloat16

@@ -133,7 +133,7 @@ def _adam(model: nn.Module, lr: float) -> torch.optim.Adam:
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not learning:
         raise ValueError("model: found no parameter that needs a gradient; expected at least one.")
-    return torch.optim.Adam(learning, lr=lr, fused=learning[0].is_cuda)
+    return torch.optim.Adam(learning, lr=lr, fused=True)
 
 
 def _penalty(weights: Sequence[Tensor], l1: float, l2: float) -> Tensor | float:
