@@ -99,7 +99,8 @@ def prediction_interval(values: Sequence[float], *, level: float = 0.999) -> tup
 
     Args:
         values: two or more.
-        level: the probability that a value from the same source falls inside.
+        level: the probability that a value from the same source falls inside; high, since one build of the book
+            compares some fifty values.
 
     >>> prediction_interval([2.0, 3.0, 4.0], level=0.9)
     (-0.37..., 6.37...)
