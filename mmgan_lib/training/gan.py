@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,8 +162,8 @@ def fit_gan(
             with autocast:
                 with torch.set_grad_enabled(needs_graph):
                     real, fake = as_seen(real), as_seen(fast_generator(z, *given))
-                real_logits = fast_discriminator(real, *given).float()
-                fake_logits = fast_discriminator(fake.detach(), *given).float()
+                real_logits = fast_discriminator(real, *given).to(z.dtype)
+                fake_logits = fast_discriminator(fake.detach(), *given).to(z.dtype)
             d_loss = loss.discriminator(real=real_logits, fake=fake_logits)
             if step % config.penalty_every == 0:
                 d_loss = d_loss + config.penalty_every * _penalties(config, discriminator, real, fake, given)
@@ -173,8 +173,8 @@ def fit_gan(
 
         _freeze(weights)  # the generator's step needs no gradient of the discriminator's weights
         with autocast:
-            fake_logits = fast_discriminator(fake, *given).float()
-            real_logits = fast_discriminator(real, *given).float() if loss.generator_sees_real else None
+            fake_logits = fast_discriminator(fake, *given).to(z.dtype)
+            real_logits = fast_discriminator(real, *given).to(z.dtype) if loss.generator_sees_real else None
         g_loss = loss.generator(real=real_logits, fake=fake_logits)
         descend(run.optimizers["generator"], g_loss)
         _freeze(weights, False)
@@ -190,6 +190,7 @@ def fit_gan(
                 run.save(Path(folder), done)
             processes.wait()
     show(config.steps)
+    _lay_out(run.models, torch.contiguous_format)
     d_losses, g_losses = run.losses.cpu().unbind(1)
     speed = run.images_per_second(config.steps)
     return GANHistory(d_losses, g_losses, run.seconds, speed, run.notes["watched"], run.models["ema"])
@@ -199,10 +200,9 @@ class _GANRun(Run):
     """What changes while a GAN trains: three networks, two optimisers, and what was watched."""
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, loader: Loader, config: GANConfig) -> None:
-        for network in (generator, discriminator):
-            network.to(memory_format=torch.channels_last)  # in which convolutions run faster
         average = copy.deepcopy(generator).eval().requires_grad_(False)
         models = {"generator": generator, "discriminator": discriminator, "ema": average}
+        _lay_out(models, torch.channels_last)  # in which convolutions run faster
         rates = {"generator": config.lr, "discriminator": config.lr_discriminator or config.lr}
         settings = dataclasses.asdict(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
         super().__init__(
@@ -262,6 +262,11 @@ def _penalties(
     if config.r2:
         total = total + config.r2 * r2(judge, fake=fake)
     return total
+
+
+def _lay_out(models: Mapping[str, nn.Module], memory_format: torch.memory_format) -> None:
+    for model in models.values():
+        model.to(memory_format=memory_format)
 
 
 def _freeze(weights: list[nn.Parameter], frozen: bool = True) -> None:
