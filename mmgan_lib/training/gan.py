@@ -202,7 +202,8 @@ class _GANRun(Run):
     def __init__(self, generator: nn.Module, discriminator: nn.Module, loader: Loader, config: GANConfig) -> None:
         average = copy.deepcopy(generator).eval().requires_grad_(False)
         models = {"generator": generator, "discriminator": discriminator, "ema": average}
-        _lay_out(models, torch.channels_last)  # in which convolutions run faster
+        if not _compiles(config, next(generator.parameters()).device):  # what is compiled lays itself out
+            _lay_out(models, torch.channels_last)  # in which convolutions run faster
         rates = {"generator": config.lr, "discriminator": config.lr_discriminator or config.lr}
         settings = dataclasses.asdict(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
         super().__init__(
@@ -234,9 +235,13 @@ def _for_device(
     if device.type != "cuda":
         return generator, discriminator, torch.autocast(device.type, enabled=False)
     bfloat16 = torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.get_device_capability(device) >= (8, 0))
-    if config.steps < COMPILE_FROM:
+    if not _compiles(config, device):
         return generator, discriminator, bfloat16
     return torch.compile(generator), torch.compile(discriminator), bfloat16
+
+
+def _compiles(config: GANConfig, device: torch.device) -> bool:
+    return device.type == "cuda" and config.steps >= COMPILE_FROM
 
 
 def _inputs(
