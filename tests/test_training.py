@@ -172,6 +172,14 @@ def test_trains_networks_for_pictures_under_a_condition() -> None:
     assert bright > 0.5
 
 
+def test_trains_networks_for_clips() -> None:
+    generator = nn.Sequential(nn.Linear(4, 16), nn.Unflatten(1, (1, 4, 2, 2)), nn.Conv3d(1, 3, 3, padding=1))
+    generator.latent_dim = 4
+    discriminator = nn.Sequential(nn.Conv3d(3, 2, 3, padding=1), nn.Flatten(), nn.Linear(32, 1), nn.Flatten(0))
+    history = fit_gan(generator, discriminator, Loader(torch.zeros(16, 3, 4, 2, 2), 8), GANConfig(steps=2))
+    assert history.ema(torch.randn(5, 4)).shape == (5, 3, 4, 2, 2)
+
+
 def test_the_discriminator_takes_n_critic_steps_on_fresh_batches() -> None:
     loader, asked = points(), []
     batch = loader.batch

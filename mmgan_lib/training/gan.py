@@ -270,8 +270,8 @@ def _penalties(
 
 
 def _lay_out(models: Mapping[str, nn.Module], memory_format: torch.memory_format) -> None:
-    for model in models.values():
-        model.to(memory_format=memory_format)
+    for weight in (weight for model in models.values() for weight in model.parameters() if weight.ndim == 4):
+        weight.data = weight.data.contiguous(memory_format=memory_format)
 
 
 def _freeze(weights: list[nn.Parameter], frozen: bool = True) -> None:
