@@ -1,4 +1,4 @@
-"""What a model looked at, what each modality was worth to it, and tests that a bad explanation fails.
+"""What a model looked at, what each modality was worth, where a latent leads, and tests that bad explanations fail.
 
 A model is any function that maps inputs (B, ...) to one number for each sample, (B,): the number to be explained, such
 as ``lambda x: classifier(x)[:, 3]``.
@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgan_lib.encoders.base import check_shape
@@ -210,6 +211,32 @@ def latent_directions(matrix: Tensor, count: int) -> Tensor:
     if not 1 <= count <= min(matrix.shape):
         raise ValueError(f"count is {count}; expected 1 to {min(matrix.shape)}, as matrix is {tuple(matrix.shape)}.")
     return torch.linalg.svd(matrix.detach(), full_matrices=False).Vh[:count]
+
+
+def slerp(start: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
+    r"""From one vector to another along a great circle: noise on the way is as long as noise is (White, 2016).
+
+    .. math:: \frac{\sin((1 - t)\,\omega)}{\sin \omega} \, a + \frac{\sin(t\,\omega)}{\sin \omega} \, b,
+        \qquad \omega = \angle(a, b)
+
+    spherical linear interpolation (Shoemake, 1985). Where the two lie on one line through 0, it is that straight line.
+
+    Args:
+        start: a, (..., D).
+        end: b, (..., D); the two broadcast.
+        t: 0 at the start, 1 at the end; a number, or a tensor that broadcasts with the vectors.
+
+    Returns:
+        (..., D).
+
+    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
+    tensor([0.7071, 0.7071])
+    """
+    angle = torch.arccos(F.cosine_similarity(start, end, dim=-1).clamp(-1, 1))[..., None]
+    straight = angle.sin() < 1e-3
+    angle = angle.masked_fill(straight, 1.0)
+    arc = (torch.sin((1 - t) * angle) * start + torch.sin(t * angle) * end) / angle.sin()
+    return torch.where(straight, (1 - t) * start + t * end, arc)
 
 
 def pointing_accuracy(maps: Tensor, *, masks: Tensor) -> float:

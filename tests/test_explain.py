@@ -21,6 +21,7 @@ from mmgan_lib.explain import (
     randomised,
     saliency,
     shapley_values,
+    slerp,
 )
 from mmgan_lib.fusion import FUSIONS, CrossAttention
 from mmgan_lib.models import MultimodalModel
@@ -288,6 +289,27 @@ def test_impossible_directions_are_refused() -> None:
     for count in (0, 3):
         with pytest.raises(ValueError, match=rf"count is {count}; expected 1 to 2, as matrix is \(4, 2\)"):
             latent_directions(torch.zeros(4, 2), count)
+
+
+# Walks
+
+
+def test_slerp_goes_along_the_circle_at_an_even_speed() -> None:
+    start, end = torch.randn(2, 5, 64, generator=seeded(), dtype=torch.float64)
+    radius = start.norm(dim=1, keepdim=True)
+    end = radius * F.normalize(end, dim=1)
+    path = torch.stack([slerp(start, end, t) for t in torch.linspace(0, 1, 11, dtype=torch.float64)])
+    torch.testing.assert_close(path[0], start)
+    torch.testing.assert_close(path[-1], end)
+    torch.testing.assert_close(path.norm(dim=2, keepdim=True), radius.expand_as(path[..., :1]))
+    angles = torch.arccos(F.cosine_similarity(path[1:], path[:-1], dim=2))
+    torch.testing.assert_close(angles, angles[:1].expand_as(angles), atol=1e-6, rtol=0)
+
+
+def test_slerp_between_vectors_on_one_line_is_the_straight_line() -> None:
+    vector = torch.randn(3, 8, generator=seeded())
+    torch.testing.assert_close(slerp(vector, 2 * vector, 0.5), 1.5 * vector)
+    torch.testing.assert_close(slerp(vector, -vector, 0.25), 0.5 * vector)
 
 
 # Pointing, and weights that have learned nothing

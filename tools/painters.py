@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgan_lib import checkpoint, runtime
-from mmgan_lib.datasets import Batch, Loader, Shapes
+from mmgan_lib.datasets import HELD_OUT_PAIRS, Batch, Loader, Shapes
 from mmgan_lib.encoders import AudioEncoder, Encoder, LogMel, TextEncoder, Vocabulary, evaluating, pretrained_resnet
 from mmgan_lib.fusion import FUSIONS, modality_dropout
 from mmgan_lib.gan import Discriminator, Generator
@@ -19,14 +19,6 @@ from mmgan_lib.losses import GAN_LOSSES, GANLoss, contrastive
 from mmgan_lib.metrics import caption_accuracy
 from mmgan_lib.training import GANConfig, fit_gan
 
-HELD_OUT = (
-    ("red", "circle"),
-    ("blue", "square"),
-    ("yellow", "triangle"),
-    ("green", "star"),
-    ("purple", "cross"),
-    ("orange", "ring"),
-)
 EVERYTHING, ALL_BUT_COLOUR = ("shape", "colour", "size", "place"), ("shape", "size", "place")
 DIM = 64  # of every condition
 
@@ -74,7 +66,7 @@ def scenes(seed: int, split: str = "train") -> dict[str, Shapes]:
         "sound": {"audio": {"colour": "pitch"}},
     }
     n = 20_000 if split == "train" else 2000
-    return {name: Shapes(n, split=split, seed=seed, tells=t, held_out=HELD_OUT) for name, t in tells.items()}
+    return {name: Shapes(n, split=split, seed=seed, tells=t, held_out=HELD_OUT_PAIRS) for name, t in tells.items()}
 
 
 def architecture(captions: Sequence[str]) -> nn.ModuleDict:

@@ -7,10 +7,11 @@ from mmgan_lib.datasets.folder import CaptionedImageFolder
 from mmgan_lib.datasets.interaction import Information, Interaction, information, interaction_data
 from mmgan_lib.datasets.loader import Loader
 from mmgan_lib.datasets.preprocess import Preprocess
-from mmgan_lib.datasets.shapes import Shapes
+from mmgan_lib.datasets.shapes import HELD_OUT_PAIRS, Shapes
 from mmgan_lib.datasets.toy import GaussianMixture, gaussian_grid, gaussian_ring
 
 __all__ = [
+    "HELD_OUT_PAIRS",
     "Batch",
     "CaptionedImageFolder",
     "DataUnavailable",

@@ -26,6 +26,14 @@ VOCABULARIES = {
     "place": tuple(shapes_image.PLACES),
 }
 SOUNDS_LIKE = {"shape": "timbre", "colour": "pitch", "size": "loudness", "place": "rhythm"}
+HELD_OUT_PAIRS = (  # what the shipped painters never saw together
+    ("red", "circle"),
+    ("blue", "square"),
+    ("yellow", "triangle"),
+    ("green", "star"),
+    ("purple", "cross"),
+    ("orange", "ring"),
+)
 TELLS = {"image": tuple(VOCABULARIES), "text": tuple(VOCABULARIES), "audio": ("shape", "colour")}
 
 

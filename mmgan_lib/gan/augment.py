@@ -48,13 +48,15 @@ def contrast(image: Tensor) -> Tensor:
 
 def translate(image: Tensor, share: float = 1 / 8) -> Tensor:
     """Shifts a picture by up to a share of its sides; what comes in from outside is 0, a middle grey."""
-    batch, _, height, width = image.shape
+    batch, channels, height, width = image.shape
     down, right = round(share * height), round(share * width)
     padded = F.pad(image, (right, right, down, down))
-    tops = torch.randint(2 * down + 1, (batch,)).tolist()
-    lefts = torch.randint(2 * right + 1, (batch,)).tolist()
-    corners = zip(padded, tops, lefts, strict=True)
-    return torch.stack([x[:, top : top + height, left : left + width] for x, top, left in corners])
+    top = torch.randint(2 * down + 1, (batch, 1, 1, 1), device=image.device)
+    left = torch.randint(2 * right + 1, (batch, 1, 1, 1), device=image.device)
+    rows = top + torch.arange(height, device=image.device)[:, None]
+    columns = left + torch.arange(width, device=image.device)
+    strip = padded.gather(2, rows.expand(-1, channels, -1, padded.shape[3]))
+    return strip.gather(3, columns.expand(-1, channels, height, -1))
 
 
 def cutout(image: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """How good a model is, in numbers."""
 
-from mmgan_lib.metrics.captions import binomial_interval, caption_accuracy, read_attributes
+from mmgan_lib.metrics.captions import caption_accuracy, read_attributes
 from mmgan_lib.metrics.card import EvaluationCard, evaluation_card
 from mmgan_lib.metrics.classification import ClassificationReport, classification_report
 from mmgan_lib.metrics.distance import KernelDistance, frechet_distance, kernel_distance
 from mmgan_lib.metrics.features import image_features, pretrained_inception, quantise
+from mmgan_lib.metrics.intervals import binomial_interval, mean_interval
 from mmgan_lib.metrics.judged import classification_accuracy_score, inception_score, r_precision
 from mmgan_lib.metrics.manifold import (
     DensityCoverage,
@@ -37,6 +38,7 @@ __all__ = [
     "image_features",
     "inception_score",
     "kernel_distance",
+    "mean_interval",
     "memorisation",
     "mode_coverage",
     "nearest_mode",

@@ -1,7 +1,6 @@
 """Whether a picture shows what its caption asked for."""
 
 from functools import cache
-from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from mmgan_lib.datasets.shapes import VOCABULARIES
 from mmgan_lib.encoders import ImageEncoder, evaluating
 from mmgan_lib.encoders.base import check_shape
 from mmgan_lib.metrics.features import quantise
+from mmgan_lib.metrics.intervals import binomial_interval
 from mmgan_lib.metrics.score import Score
 
 CLASSIFIER = "attribute classifier of Shapes"
@@ -79,30 +79,6 @@ def read_attributes(image: Tensor) -> Tensor:
     with evaluating(classifier):
         logits = torch.cat([classifier(part / 127.5 - 1) for part in pixels.split(BATCH)])
     return torch.stack([part.argmax(dim=1) for part in logits.split(VALUES, dim=1)], dim=1).cpu()
-
-
-def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    r"""The interval of Wilson (1927) for the probability behind so many hits in n independent tries.
-
-    .. math:: \frac{1}{1 + z^2/n} \left( \hat p + \frac{z^2}{2n}
-        \pm z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}} \right), \qquad \hat p = \frac{k}{n}
-
-    with z = 1.96 for a level of 95%. Unlike :math:`\hat p \pm z \sqrt{\hat p (1 - \hat p) / n}` it stays within [0, 1]
-    and keeps its level near the ends.
-
-    Raises:
-        ValueError: ``hits`` does not lie between 0 and ``n``, or there is no try.
-
-    >>> low, high = binomial_interval(10, 10)
-    >>> round(low, 3), high
-    (0.722, 1.0)
-    """
-    if not 0 <= hits <= n or n < 1:
-        raise ValueError(f"hits is {hits} and n is {n}; expected 0 ≤ hits ≤ n and at least one try.")
-    z, p = NormalDist().inv_cdf((1 + level) / 2), hits / n
-    half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    low, high = ((p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
-    return low if hits else 0.0, high if hits < n else 1.0  # which is what they are but for rounding
 
 
 def _share(agrees: Tensor) -> Score:

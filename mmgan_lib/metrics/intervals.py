@@ -1,0 +1,56 @@
+"""How far a number may lie from what it stands for: a share of tries, and a mean over seeds."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, mean, stdev
+
+
+def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    r"""The interval of Wilson (1927) for the probability behind so many hits in n independent tries.
+
+    .. math:: \frac{1}{1 + z^2/n} \left( \hat p + \frac{z^2}{2n}
+        \pm z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}} \right), \qquad \hat p = \frac{k}{n}
+
+    with z = 1.96 for a level of 95%. Unlike :math:`\hat p \pm z \sqrt{\hat p (1 - \hat p) / n}` it stays within [0, 1]
+    and keeps its level near the ends.
+
+    Raises:
+        ValueError: ``hits`` does not lie between 0 and ``n``, or there is no try.
+
+    >>> low, high = binomial_interval(10, 10)
+    >>> round(low, 3), high
+    (0.722, 1.0)
+    """
+    if not 0 <= hits <= n or n < 1:
+        raise ValueError(f"hits is {hits} and n is {n}; expected 0 ≤ hits ≤ n and at least one try.")
+    z, p = NormalDist().inv_cdf((1 + level) / 2), hits / n
+    half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    low, high = ((p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
+    return low if hits else 0.0, high if hits < n else 1.0  # which is what they are but for rounding
+
+
+def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    r"""Where the mean of the source lies that the values were drawn from (Student, 1908).
+
+    .. math:: \bar v \pm t_{n-1} \, s / \sqrt{n}
+
+    with the mean and the standard deviation s of n values taken as normal, and the quantile t of Student's
+    distribution for ``level``.
+
+    Args:
+        values: two or more, such as one number for each seed.
+        level: the share of such intervals that hold the mean.
+
+    Raises:
+        ValueError: fewer than two values.
+
+    >>> mean_interval([2.0, 3.0, 4.0])
+    (0.51..., 5.48...)
+    """
+    from scipy.stats import t
+
+    if len(values) < 2:
+        raise ValueError(f"values: found {len(values)}; expected two or more.")
+    n, centre = len(values), mean(values)
+    reach = float(t.ppf((1 + level) / 2, n - 1)) * stdev(values) / math.sqrt(n)
+    return centre - reach, centre + reach
