@@ -219,9 +219,25 @@ def test_png_is_a_picture_on_white() -> None:
     drawn = pixels(plots.png(figure))
     assert drawn.shape == (120, 120, 3)  # 0.8 inches at 150 dots an inch
     assert (drawn[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
-    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) <= 128
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) <= 256
     bar_colour = np.multiply(to_rgb(plots.COLOURS[0]), 255)
     assert np.abs(drawn - bar_colour).sum(axis=2).min() < 10
+
+
+def test_png_keeps_the_colours_of_small_things() -> None:
+    """Twelve colours on six pixels each, on a ground of sixty thousand other colours."""
+    colours = np.array([to_rgb(name) for name in (*plots.COLOURS, "red", "yellow", "green", "blue", "purple")])
+    generator = torch.Generator().manual_seed(0)
+    picture = 0.5 * torch.rand(1, 1, 256, 256, generator=generator) + 0.2 * torch.rand(
+        1, 3, 256, 256, generator=generator
+    )
+    for i, colour in enumerate(torch.tensor(colours)):
+        picture[0, :, 20 * i : 20 * i + 2, 100:103] = colour[:, None, None]
+    axes = axes_of((3.0, 3.0))
+    plots.images(axes, 2 * picture - 1, columns=1)
+    drawn = pixels(plots.png(axes.figure)).reshape(-1, 3)
+    for colour in 255 * colours:
+        assert np.abs(drawn - colour).max(axis=1).min() <= 12
 
 
 class Page(HTMLParser):
