@@ -126,7 +126,7 @@ def save_pretrained(
         "command": command,
         "seed": seed,
         "tier": runtime.tier(),
-        "device": f"{runtime.device()} ({runtime.processor()})",
+        "device": runtime.machine(next(module.parameters()).device),
         "seconds": round(seconds, 1),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "metrics": dict(metrics),

@@ -73,6 +73,7 @@ def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, s
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; expected at least 1.")
+    _check_floating(x)
     way = x - _broadcast(baseline, x)
     total = torch.zeros_like(x)
     for k in range(steps):
@@ -82,8 +83,7 @@ def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, s
 
 def _gradient(model: Model, x: Tensor) -> Tensor:
     """∂f/∂x for each sample, (B, ...): samples do not meet, so that one sum has all their gradients."""
-    if not x.is_floating_point():
-        raise ValueError(f"x is {x.dtype}; expected floating point, which has gradients.")
+    _check_floating(x)
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         answer = model(x)
@@ -92,6 +92,11 @@ def _gradient(model: Model, x: Tensor) -> Tensor:
         found = f"shape {tuple(answer.shape)}" + ("" if answer.requires_grad else " without a gradient")
         raise ValueError(f"model: found an answer of {found}; expected ({len(x)},), a function of each sample.")
     return torch.autograd.grad(total, x)[0]
+
+
+def _check_floating(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise ValueError(f"x is {x.dtype}; expected floating point, which has gradients.")
 
 
 def _broadcast(baseline: Tensor | float, x: Tensor) -> Tensor:
@@ -132,7 +137,7 @@ def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor
     if not 1 <= players <= MOST_PLAYERS:
         raise ValueError(f"players is {players}; expected 1 to {MOST_PLAYERS}, since all coalitions are tried.")
     coalitions = [frozenset(who) for size in range(players + 1) for who in combinations(range(players), size)]
-    reached = {who: value(torch.tensor([m in who for m in range(players)])) for who in coalitions}
+    reached = {who: torch.as_tensor(value(torch.tensor([m in who for m in range(players)]))) for who in coalitions}
     if shapes := {tuple(reach.shape) for reach in reached.values()} - {tuple(reached[frozenset()].shape)}:
         raise ValueError(f"value: found {tuple(reached[frozenset()].shape)} and {shapes.pop()}; expected one shape.")
     weights = [1 / (players * math.comb(players - 1, size)) for size in range(players)]

@@ -64,10 +64,12 @@ class MultimodalModel(nn.Module):
         Raises:
             ValueError: the batch lacks a field, or its ``present`` has another number of modalities.
         """
-        present = self.present(batch)
-        if self.training and self.dropout:
+        present, drops = self.present(batch), self.training and self.dropout
+        if drops:
             present = modality_dropout(present, self.dropout)
-        inputs = [self._encode(m, name, batch, present[:, m]) for m, name in enumerate(self.encoders)]
+        complete = batch.present is None and not drops
+        rows = [None] * len(self.encoders) if complete else present.unbind(dim=1)
+        inputs = [self._encode(m, name, batch, rows[m]) for m, name in enumerate(self.encoders)]
         if self.fusion.takes_sequences:
             states, masks = zip(*inputs, strict=True)
             return self.fusion(states, masks)
@@ -83,9 +85,12 @@ class MultimodalModel(nn.Module):
             raise ValueError(f"present: found shape {tuple(batch.present.shape)}; expected {shape}, for {names}.")
         return batch.present
 
-    def _encode(self, m: int, name: str, batch: Batch, rows: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def _encode(self, m: int, name: str, batch: Batch, rows: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
         """The vector of each sample, or its states and their mask; zeros for samples outside ``rows`` (B,) bool."""
         encoder, sequence = self.encoders[name], self.fusion.takes_sequences
+        if rows is None:  # all of them, and the GPU need not be asked
+            given = _inputs(name, batch)
+            return encoder.sequence(*given) if sequence else encoder(*given)
         if not rows.any():
             nothing = next(self.parameters()).new_zeros(len(rows), self.fusion.dims[m])
             return (nothing[:, None], torch.zeros_like(rows)[:, None]) if sequence else nothing
@@ -93,13 +98,17 @@ class MultimodalModel(nn.Module):
         return _spread(encoder.sequence(*given), rows) if sequence else _spread((encoder(*given),), rows)[0]
 
 
-def _inputs(name: str, batch: Batch, rows: Tensor) -> list[Any]:
+def _inputs(name: str, batch: Batch, rows: Tensor | None = None) -> list[Any]:
     """What the encoder of a field is given: the field, and a mask that goes with it, of these rows alone."""
     names = ("tokens", "token_mask") if name == "tokens" else (name,)
     given = {field: getattr(batch, field) for field in names}
     if any(value is None for value in given.values()):
         raise ValueError(f"batch: found no {' and '.join(names)}; expected it, or a column of False for it in present.")
-    return list(given.values()) if rows.all() else [getattr(Batch(**given)[rows], field) for field in names]
+    return (
+        list(given.values())
+        if rows is None or rows.all()
+        else [getattr(Batch(**given)[rows], field) for field in names]
+    )
 
 
 def _spread(found: Iterable[Tensor], rows: Tensor) -> tuple[Tensor, ...]:

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmgan_lib import runtime
+from mmgan_lib.encoders import evaluating
 
 # Okabe & Ito (2008), "Color universal design": told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -54,7 +55,14 @@ def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (3.2,
 
 
 def images(axes: Axes, batch: Tensor, *, columns: int = 8, title: str = "") -> None:
-    """Lay pictures (B, C, H, W) in [-1, 1] out in a grid, row by row."""
+    """Lay pictures (B, C, H, W) in [-1, 1] out in a grid, row by row; C is 1 or 3.
+
+    Raises:
+        ValueError: another shape, or whole numbers.
+    """
+    if batch.ndim != 4 or batch.shape[1] not in (1, 3) or len(batch) == 0 or not batch.is_floating_point():
+        found = f"{tuple(batch.shape)} {batch.dtype}"
+        raise ValueError(f"batch: found {found}; expected (B, 1 or 3, H, W) floating point in [-1, 1].")
     axes.imshow(_grid(batch.detach().float().cpu().clamp(-1, 1) / 2 + 0.5, columns).numpy(), interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(title)
@@ -78,12 +86,12 @@ def points(axes: Axes, *, real: Tensor | None = None, fake: Tensor | None = None
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
 
 
-@torch.no_grad()
 def landscape(axes: Axes, discriminator: nn.Module, *, limit: float = 1.6) -> None:
     """Shade the square [-limit, limit]² by the probability σ(D(x)) that the discriminator calls a point real."""
     side = torch.linspace(-limit, limit, 60)
     grid = torch.cartesian_prod(side, side).to(next(discriminator.parameters()).device)
-    probability = torch.sigmoid(discriminator(grid)).reshape(60, 60).T.cpu().numpy()
+    with evaluating(discriminator):
+        probability = torch.sigmoid(discriminator(grid)).reshape(60, 60).T.cpu().numpy()
     extent = (-limit, limit, -limit, limit)
     axes.imshow(probability, extent=extent, origin="lower", cmap="gray", vmin=0, vmax=1)
 

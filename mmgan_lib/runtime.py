@@ -3,7 +3,7 @@
 import os
 import platform
 import random
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -85,11 +85,15 @@ def processor() -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
+def machine(where: torch.device) -> str:
+    """A device, and the name of the hardware that it is."""
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else processor()
+    return f"{where} ({name})"
+
+
 def report() -> str:
     """One line each for tier, device, machine, Python and the packages that decide a chapter's numbers."""
-    where = device()
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else processor()
-    lines = [("tier", tier()), ("device", f"{where} ({name})"), ("system", platform.platform(terse=True))]
+    lines = [("tier", tier()), ("device", machine(device())), ("system", platform.platform(terse=True))]
     lines += [("python", platform.python_version())]
     packages = (
         "mmgan-lib",
@@ -101,5 +105,12 @@ def report() -> str:
         "matplotlib",
         "ipywidgets",
     )
-    lines += [(package, version(package)) for package in packages]
+    lines += [(package, _version(package)) for package in packages]
     return "\n".join(f"{key:<13} {value}" for key, value in lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

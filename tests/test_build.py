@@ -167,7 +167,9 @@ def test_sphinx_warning_fails_and_the_old_book_stays(project: Path) -> None:
     assert old.read_text() == "old"
 
 
-def test_the_key_follows_everything_that_a_chapter_depends_on(project: Path) -> None:
+def test_the_key_follows_everything_that_a_chapter_depends_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MMGAN_SEED", "MMGAN_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
     notebook = write_notebook(project, "01_one", "read('seeds.json')")
     (project / "book" / "results").mkdir()
     (project / "mmgan_lib" / "weights.safetensors").write_bytes(b"1")
@@ -180,6 +182,9 @@ def test_the_key_follows_everything_that_a_chapter_depends_on(project: Path) -> 
         return len(keys) > before
 
     assert changes("uv.lock", "lock")  # the tier
+    for name, value in (("MMGAN_SEED", "5"), ("MMGAN_DEVICE", "cuda:1")):
+        monkeypatch.setenv(name, value)
+        assert changes("uv.lock", "lock")
     assert changes("uv.lock", "another lock")
     assert changes("mmgan_lib/runtime.py", RUNTIME + "\n")
     assert changes("mmgan_lib/weights.safetensors", "2")

@@ -79,6 +79,10 @@ class TestBatch:
         with pytest.raises(ValueError, match="image has 2, label has 3, text has 1"):
             Batch(image=torch.zeros(2, 1, 4, 4), label=torch.zeros(3, dtype=torch.int64), text=("one",))
 
+    def test_refuses_one_text_for_all(self):
+        with pytest.raises(ValueError, match="text: found 'one'; expected a sequence of strings"):
+            Batch(text="one", label=torch.arange(3))
+
     def test_refuses_to_be_empty_of_fields(self):
         with pytest.raises(ValueError, match="found no field"):
             Batch()
@@ -156,6 +160,12 @@ class TestLoader:
     def test_refuses_a_batch_that_cannot_be_filled(self, batch_size):
         with pytest.raises(ValueError, match=f"between 1 and the 7 samples there are, found {batch_size}"):
             Loader(numbered(7), batch_size)
+
+    def test_refuses_steps_and_seeds_below_zero(self):
+        with pytest.raises(ValueError, match="step is -1; expected 0 or more"):
+            Loader(numbered(7), 2).batch(-1)
+        with pytest.raises(ValueError, match="seed is -1; expected 0 or more"):
+            Loader(numbered(7), 2, seed=-1)
 
     def test_refuses_no_data(self):
         with pytest.raises(ValueError, match="0 samples"):
@@ -335,6 +345,8 @@ class TestToy:
             gaussian_ring(5, modes=0)
         with pytest.raises(ValueError, match="side must be at least 1, found -1"):
             gaussian_grid(5, side=-1)
+        with pytest.raises(ValueError, match="std must be 0 or more, found -1"):
+            gaussian_ring(5, std=-1)
 
 
 def make_digits(kind: type[Digits], **options) -> Digits:

@@ -358,11 +358,12 @@ def test_the_words_are_saved_with_the_weights(tmp_path: Path) -> None:
         (["red", "red"], "2 words, 1 of them different"),
         (["red", "dark blue"], "the word 'dark blue'"),
         (["red", ""], "the word ''"),
+        (["Red"], "the word 'Red'"),
         (["<eos>"], "the word '<eos>'"),
     ],
 )
 def test_words_that_cannot_be_are_refused(words: list[str], found: str) -> None:
-    with pytest.raises(ValueError, match=rf"^words: found {found}; expected different words"):
+    with pytest.raises(ValueError, match=rf"^words: found {found}; expected different lower-case words"):
         Vocabulary(words)
 
 

@@ -123,6 +123,8 @@ def test_models_that_cannot_be_explained_are_refused() -> None:
         saliency(lambda z: z.detach().sum(dim=1), x)
     with pytest.raises(ValueError, match=r"x is torch\.int64; expected floating point"):
         saliency(lambda z: z.sum(dim=1), x.long())
+    with pytest.raises(ValueError, match=r"x is torch\.int64; expected floating point"):
+        integrated_gradients(lambda z: z.sum(dim=1), x.long(), baseline=0.0)
     with pytest.raises(ValueError, match="steps is 0; expected at least 1"):
         integrated_gradients(lambda z: z.sum(dim=1), x, baseline=0.0, steps=0)
     with pytest.raises(ValueError, match=r"baseline: found \(5, 2\); expected one that fits \(3, 2\)"):
@@ -200,6 +202,10 @@ def test_a_modality_that_a_sample_lacks_is_worth_nothing() -> None:
     torch.testing.assert_close(phi.sum(dim=0), value(torch.ones(2).bool()) - value(torch.zeros(2).bool()))
     assert (phi.T[~has] == 0).all()
     assert (phi.T[has] != 0).all()
+
+
+def test_the_value_of_a_coalition_may_be_a_plain_number() -> None:
+    torch.testing.assert_close(shapley_values(lambda c: float(c.sum()), players=2), torch.ones(2))
 
 
 def test_games_that_cannot_be_played_are_refused() -> None:

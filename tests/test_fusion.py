@@ -472,6 +472,13 @@ def test_a_missing_expert_leaves_the_product_of_the_others() -> None:
     assert (sure[0] < sure[1]).all()
 
 
+def test_experts_may_be_as_sure_as_they_like() -> None:
+    fusion = made(ProductOfExperts, [4, 4], 3)
+    mean, variance = fusion.posterior([1000 * x for x in INPUTS])
+    assert mean.isfinite().all()
+    assert ((variance >= 0) & (variance <= 1)).all()
+
+
 def test_clusters_are_told_by_what_is_there() -> None:
     fusion = made(Cluster, [4, 4], 3, centroids=5)
     alone = Cluster([4], 3, centroids=fusion.centroids[:, :4].detach()).double()

@@ -154,7 +154,7 @@ def conditioned(condition_dim: int) -> list:
     ],
 )
 def test_a_condition_of_another_shape_is_refused(network: int, condition: Tensor | None, found: str) -> None:
-    with pytest.raises(ValueError, match=rf"^condition: found {found}; expected shape \(3, 4\)\.$"):
+    with pytest.raises(ValueError, match=rf"^condition: found {found}; expected \(3, 4\)\.$"):
         conditioned(4)[network](condition)
 
 
@@ -175,14 +175,14 @@ def test_a_condition_that_nobody_asked_for_is_refused(network: int) -> None:
 @pytest.mark.parametrize("shape", [(3, 1, 28, 28), (3, 1, 33, 33), (3, 3, 32, 32), (3, 32, 32)])
 def test_pictures_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     found = ", ".join(map(str, shape))
-    with pytest.raises(ValueError, match=rf"^image: found shape \({found}\); expected shape \(3, 1, 32, 32\)\.$"):
+    with pytest.raises(ValueError, match=rf"^image: found shape \({found}\); expected \(B, 1, 32, 32\)\.$"):
         Discriminator(size=32, width=2)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (3, 5, 1)])
 def test_noise_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     found = ", ".join(map(str, shape))
-    with pytest.raises(ValueError, match=rf"^z: found shape \({found}\); expected shape \(3, 5\)\.$"):
+    with pytest.raises(ValueError, match=rf"^z: found shape \({found}\); expected \(B, 5\)\.$"):
         Generator(LATENT, size=8, width=2)(torch.zeros(shape))
 
 

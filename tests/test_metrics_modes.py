@@ -78,6 +78,21 @@ def test_bad_arguments_are_refused(arguments: dict, said: str) -> None:
         mode_coverage(arguments.pop("mode"), **arguments)
 
 
+def test_the_nearest_mode_does_not_depend_on_where_zero_is_nor_on_the_other_samples() -> None:
+    centres = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    samples = centres.repeat(20, 1) + 0.01 * torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    far = 100 + samples.double()  # exact in double precision
+    expected = nearest_mode(far, centres=100 + centres.double(), std=0.01)
+    found = nearest_mode(far.float(), centres=100 + centres, std=0.01)
+    assert torch.equal(found[0], expected[0])
+    assert (found[1] == expected[1]).float().mean() >= 0.95  # but for samples at the very limit
+    assert torch.equal(nearest_mode(far[:3].float(), centres=100 + centres, std=0.01)[1], found[1][:3])
+
+
 def test_samples_of_another_dimension_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"std is 0.0; expected more than 0"):
+        nearest_mode(torch.zeros(5, 2), centres=torch.zeros(4, 2), std=0.0)
+    with pytest.raises(ValueError, match=r"fake holds torch.int64; expected floating point"):
+        nearest_mode(torch.zeros(5, 2).long(), centres=torch.zeros(4, 2), std=1.0)
     with pytest.raises(ValueError, match=r"fake has shape \(5, 3\); expected \(N, 2\), as centres"):
         nearest_mode(torch.zeros(5, 3), centres=torch.zeros(4, 2), std=1.0)

@@ -1,6 +1,7 @@
 """Figures: what is drawn where, what is displayed, and a film that plays in a browser."""
 
 import base64
+import copy
 import io
 import json
 import re
@@ -161,6 +162,25 @@ def test_the_landscape_is_the_probability_of_real_at_each_point() -> None:
         shade = axes.images[0].get_array()  # rows are y, columns are x
         expected = torch.linspace(-2, 2, 60).sigmoid().expand(60, 60)
         np.testing.assert_allclose(shade, expected if axis == 0 else expected.T, atol=1e-6)
+
+
+def test_the_landscape_leaves_the_network_as_it_was() -> None:
+    network = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 1))
+    before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    plots.landscape(axes_of(), network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert network.training
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [torch.zeros(2, 4, 4), torch.zeros(2, 2, 4, 4), torch.zeros(0, 3, 4, 4), torch.zeros(2, 3, 4, 4).byte()],
+    ids=["no batch", "two channels", "none", "bytes"],
+)
+def test_what_is_no_picture_is_refused(batch: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"^batch: found \(.*; expected \(B, 1 or 3, H, W\) floating point"):
+        plots.images(axes_of(), batch)
 
 
 @pytest.mark.parametrize("axis", [0, 1], ids=["right", "top"])

@@ -3,7 +3,7 @@
 import random
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import matplotlib
 import numpy as np
@@ -134,6 +134,17 @@ def test_the_report_names_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMGAN_DEVICE", "cuda:1")
     monkeypatch.setattr(torch.cuda, "get_device_name", {torch.device("cuda:1"): "NVIDIA H100"}.__getitem__)
     assert report()["device"] == "cuda:1 (NVIDIA H100)"
+
+
+def test_the_report_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if package == "transformers":
+            raise PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr(runtime, "version", version)
+    assert report()["transformers"] == "not installed"
+    assert report()["torch"] == "1.0"
 
 
 def test_the_report_tells_the_versions_that_run() -> None:

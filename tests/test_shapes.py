@@ -497,10 +497,7 @@ class TestShifts:
         ({"held_out": [("red", "cube")]}, r"held_out holds \('red', 'cube'\); expected combinations of values out of"),
         ({"held_out": ["red"]}, "held_out holds 'red'"),
         ({"held_out": [()]}, r"held_out holds \(\)"),
-        (
-            {"held_out": [("red", "blue")], "split": "held_out"},
-            "leaves no combination of attributes to the split 'held",
-        ),
+        ({"held_out": [("red", "blue")]}, r"held_out holds \('red', 'blue'\), two values of one attribute"),
         ({"split": "held_out"}, "leaves no combination"),
         ({"held_out": [(size,) for size in ("small", "medium", "large")]}, "to the split 'train'"),
     ],

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib import checkpoint
+from mmgan_lib import checkpoint, training
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.gan import Discriminator, Generator
 from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
@@ -69,9 +71,8 @@ def reference(
 ) -> Tensor:
     """The same training, written for clearness alone: nothing reused, nothing frozen. Gives the losses (steps, 2)."""
     loss = GAN_LOSSES[config.loss]
-    d_adam = torch.optim.Adam(
-        discriminator.parameters(), config.lr_discriminator or config.lr, config.betas, fused=True
-    )
+    d_lr = config.lr if config.lr_discriminator is None else config.lr_discriminator
+    d_adam = torch.optim.Adam(discriminator.parameters(), d_lr, config.betas, fused=True)
     g_adam = torch.optim.Adam(generator.parameters(), config.lr, config.betas, fused=True)
     losses = []
     for step in range(config.steps):
@@ -112,6 +113,7 @@ def reference(
         {"loss": "wasserstein", "gp": 10.0, "n_critic": 3, "betas": (0.0, 0.9)},
         {"loss": "wasserstein", "clip": 0.05, "n_critic": 2, "lr_discriminator": 1e-3},
         {"loss": "relativistic", "r1": 0.5, "r2": 0.5},
+        {"lr_discriminator": 0.0},
     ],
     ids=lambda options: " ".join(options) or "plain",
 )
@@ -170,6 +172,14 @@ def test_trains_networks_for_pictures_under_a_condition() -> None:
     dark, bright = (history.ema(torch.randn(16, 4), torch.eye(2)[[k] * 16]).mean().item() for k in (0, 1))
     assert dark < -0.5
     assert bright > 0.5
+
+
+def test_what_makes_the_condition_is_not_trained() -> None:
+    embed = nn.Linear(2, 3)
+    loader = Loader(Batch(image=torch.zeros(64, 1, 8, 8), label=torch.arange(64) % 2), 32)
+    players = Generator(4, condition_dim=3, size=8, width=4), Discriminator(condition_dim=3, size=8, width=4)
+    fit_gan(*players, loader, GANConfig(steps=2), condition=lambda b: embed(F.one_hot(b.label, 2).float()))
+    assert embed.weight.grad is None
 
 
 def test_trains_networks_for_clips() -> None:
@@ -274,6 +284,48 @@ def test_watching_changes_nothing() -> None:
     assert equal(watched[0], alone[0])
 
 
+def test_what_was_watched_stays_as_it_was() -> None:
+    def watch(step: int, generator: nn.Module, discriminator: nn.Module) -> dict:
+        return {"weight": generator[0].weight, "more": [discriminator[0].bias, step]}
+
+    watched = fit_gan(*toys(), points(), GANConfig(steps=6), watch=watch, watch_at=(0, 3, 6)).watched
+    assert [seen["more"][1] for seen in watched.values()] == [0, 3, 6]
+    for earlier, later in pairwise(watched.values()):
+        assert not torch.equal(earlier["weight"], later["weight"])
+        assert not torch.equal(earlier["more"][0], later["more"][0])
+
+
+def test_a_run_that_is_stopped_leaves_the_discriminator_able_to_learn() -> None:
+    generator, discriminator = toys()
+
+    def stop(gradient: Tensor) -> None:
+        raise KeyboardInterrupt
+
+    handle = next(generator.parameters()).register_hook(stop)  # in the generator's step
+    with pytest.raises(KeyboardInterrupt):
+        fit_gan(generator, discriminator, points(), GANConfig(steps=3))
+    handle.remove()
+    before = copy.deepcopy(discriminator)
+    fit_gan(generator, discriminator, points(), GANConfig(steps=3))
+    assert not equal(before, discriminator)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the tracer
+@pytest.mark.parametrize("options", [{"r1": 1.0, "penalty_every": 2}, {"gp": 1.0, "n_critic": 2}], ids=str)
+def test_compiled_networks_take_the_same_steps(monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
+    """As on a GPU, but for the code that is generated: what is traced, and where penalties go round it."""
+    plain, fast = painters(), painters()
+    seed_everything(5)
+    expected = fit_gan(*plain, sketches(), GANConfig(steps=4, **options))
+    compiles = partial(torch.compile, backend="aot_eager")
+    nothing = torch.autocast("cpu", enabled=False)
+    monkeypatch.setattr(training.gan, "_for_device", lambda g, d, *_: (compiles(g), compiles(d), nothing))
+    seed_everything(5)
+    found = fit_gan(*fast, sketches(), GANConfig(steps=4, **options))
+    torch.testing.assert_close(found.discriminator_loss, expected.discriminator_loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.generator_loss, expected.generator_loss, rtol=1e-4, atol=1e-5)
+
+
 # Divergence
 
 
@@ -376,6 +428,19 @@ def test_networks_for_pictures_come_back_laid_out_as_they_went_and_resume_to_the
     assert all(weight.is_contiguous() for weight in weights)
 
 
+def test_a_run_goes_on_where_weights_are_laid_out_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a run that was compiled on a GPU, and goes on without: Adam's moments follow the weights."""
+    config, straight, broken, resumed = GANConfig(steps=9, lr=1e-2), painters(), painters(), painters(seed=9)
+    seed_everything(5)
+    expected = fit_gan(*straight, sketches(), config)
+    seed_everything(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.gan, "_lay_out", lambda models, memory_format: None)
+        fit_gan(*broken, sketches(), GANConfig(steps=4, lr=1e-2), folder=tmp_path)
+    history = fit_gan(*resumed, sketches(), config, folder=tmp_path, resume=True)
+    torch.testing.assert_close(history.discriminator_loss, expected.discriminator_loss, rtol=1e-4, atol=1e-5)
+
+
 TRAIN = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -439,6 +504,10 @@ def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
         ({"steps": 0}, r"steps is 0; expected at least 1"),
         ({"n_critic": 0}, r"n_critic is 0"),
         ({"penalty_every": -1}, r"penalty_every is -1"),
+        ({"lr": -1e-3}, r"lr is -0.001; expected 0 or more"),
+        ({"r1": float("nan")}, r"r1 is nan; expected 0 or more"),
+        ({"ema": 1.5}, r"ema is 1.5; expected a decay from 0 to below 1"),
+        ({"clip": 0.0}, r"clip is 0.0; expected a limit above 0, or None"),
     ],
 )
 def test_a_bad_configuration_is_refused(options: dict, message: str) -> None:

@@ -64,7 +64,8 @@ def chapter_key(root: Path, notebook: Path, tier: str) -> str:
     source = notebook.read_text()
     library = (path for path in (root / "mmgan_lib").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     results = (path for path in (root / "book" / "results").glob("*.json") if path.stem in source)
-    digest = hashlib.sha256(tier.encode())
+    chosen = [tier, *(os.environ.get(name, "") for name in ("MMGAN_SEED", "MMGAN_DEVICE"))]
+    digest = hashlib.sha256(" ".join(chosen).encode())
     for path in [notebook, root / "uv.lock", *sorted(library), *sorted(results)]:
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ import time
 import nbformat
 import torch
 
-from tools.results import ROOT, provenance
+from tools.results import ROOT, provenance, write
 
 CHAPTER = ROOT / "book" / "04_wgan_loss.ipynb"
 CELLS = ("imports", "imports-library", "runs", "games", "game")
@@ -40,7 +40,7 @@ def main() -> None:
     made = {"steps": STEPS, "runs": RUNS, "numbers": numbers, "drawn on the grid": drawn}
     entry = provenance("python -m tools.coverage", began) | made
     file = RESULTS / f"{CHAPTER.stem}_long.json"
-    file.write_text(json.dumps(entry, ensure_ascii=False) + "\n")
+    write(file, json.dumps(entry, ensure_ascii=False) + "\n")
     print(f"wrote {file}")
 
 

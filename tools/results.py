@@ -72,6 +72,13 @@ def provenance(command: str, began: float) -> dict[str, Any]:
     }
 
 
+def write(file: Path, text: str) -> None:
+    """All of it or nothing: what was recorded before is not lost to a program that is stopped."""
+    part = file.with_suffix(".partial")
+    part.write_text(text)
+    part.replace(file)
+
+
 def record(notebook: Path) -> None:
     """Write ``book/results/CHAPTER.json``, keeping what it holds of other tiers."""
     began, numbers = time.monotonic(), defaultdict(list)
@@ -91,7 +98,7 @@ def record(notebook: Path) -> None:
     command = f"python -m tools.results {notebook.stem}"
     entry = provenance(command, began) | {"seeds": SEEDS, "numbers": numbers}
     record = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(record | {runtime.tier(): entry}, indent=1) + "\n")
+    write(file, json.dumps(record | {runtime.tier(): entry}, indent=1) + "\n")
     print(f"wrote {file.relative_to(ROOT)}")
 
 

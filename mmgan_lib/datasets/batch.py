@@ -39,6 +39,8 @@ class Batch:
     present: Tensor | None = None  #: (B, M) bool, True where sample b has modality m
 
     def __post_init__(self) -> None:
+        if isinstance(self.text, str):
+            raise ValueError(f"text: found {self.text!r}; expected a sequence of strings, one for each sample.")
         lengths = {name: len(value) for name, value in self._given().items()}
         if len(set(lengths.values())) != 1:
             found = ", ".join(f"{name} has {length}" for name, length in lengths.items()) or "no field"

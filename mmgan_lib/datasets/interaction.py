@@ -143,7 +143,7 @@ def interaction_data(
         raise ValueError(f"modalities must be 2 or 3, found {modalities}.")
     if dim < 9:
         raise ValueError(f"dim must be at least 9, one more than the states a modality can have, found {dim}.")
-    if noise < 0:
+    if not noise >= 0:
         raise ValueError(f"noise must be 0 or more, found {noise}.")
     outcomes = KINDS[kind](modalities)
     drawn = outcomes[torch.randint(len(outcomes), (n,), generator=generator)]

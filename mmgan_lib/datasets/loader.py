@@ -71,6 +71,8 @@ class Loader:
             raise ValueError(
                 f"batch_size must lie between 1 and the {len(data)} samples there are, found {batch_size}."
             )
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; expected 0 or more.")
         if workers < 0 or (workers and isinstance(data, Batch | Tensor)):
             raise ValueError(f"workers must be positive for data that reads files, else 0, found {workers}.")
         self.workers = workers
@@ -93,6 +95,8 @@ class Loader:
 
     def batch(self, step: int) -> Batch | Tensor:
         """The batch of training step `step`, counted from 0 and going on through the epochs without end."""
+        if step < 0:
+            raise ValueError(f"step is {step}; expected 0 or more.")
         return (self._read_ahead(step) if self.workers else self._draw(step)).to(self.device)
 
     def _draw(self, step: int) -> Batch | Tensor:

@@ -225,7 +225,10 @@ def _combinations(vocabularies: Mapping[str, Sequence[str]], held_out: Iterable[
         if isinstance(values, str) or not values or not set(values) <= set(column):
             raise ValueError(f"held_out holds {values!r}; expected combinations of values out of {', '.join(column)}.")
         matches = [every[:, column[v]] == tuple(vocabularies.values())[column[v]].index(v) for v in values]
-        out |= torch.stack(matches).all(0)
+        together = torch.stack(matches).all(0)
+        if not together.any():
+            raise ValueError(f"held_out holds {values!r}, two values of one attribute; expected at most one of each.")
+        out |= together
     drawn = every[out if split == "held_out" else ~out]
     if not len(drawn):
         raise ValueError(f"held_out leaves no combination of attributes to the split {split!r}; expected at least one.")

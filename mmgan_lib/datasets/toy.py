@@ -27,7 +27,7 @@ def gaussian_ring(
 
     The defaults are the 2D-ring of VEEGAN (Srivastava et al. 2017, arXiv:1705.07761) with the numbers given in PacGAN
     (Lin et al. 2018, arXiv:1712.04086): 8 modes on the unit circle, standard deviation 0.01. Raises ValueError unless
-    `n` and `modes` are positive.
+    `n` and `modes` are positive and `std` is not negative.
 
     >>> ring = gaussian_ring(1000, generator=torch.Generator().manual_seed(0))
     >>> ring.points.shape, ring.centres[2].round(decimals=3)
@@ -47,7 +47,7 @@ def gaussian_grid(
 
     The defaults are the 2D-grid of VEEGAN (arXiv:1705.07761) with the numbers given in PacGAN (arXiv:1712.04086):
     25 modes at (2i - 4, 2j - 4) for i, j in 0…4, standard deviation 0.05. Raises ValueError unless `n` and `side` are
-    positive.
+    positive and `std` is not negative.
 
     >>> grid = gaussian_grid(1000, generator=torch.Generator().manual_seed(0))
     >>> len(grid.centres), grid.centres.min().item(), grid.centres.max().item()
@@ -63,5 +63,7 @@ def _sample(n: int, centres: Tensor, std: float, generator: torch.Generator | No
     """Each point is the centre of a mode drawn uniformly, plus std·ε with ε ~ N(0, I)."""
     if n < 1:
         raise ValueError(f"n must be at least 1, found {n}.")
+    if not std >= 0:
+        raise ValueError(f"std must be 0 or more, found {std}.")
     mode = torch.randint(len(centres), (n,), generator=generator)
     return GaussianMixture(centres[mode] + std * torch.randn(n, 2, generator=generator), centres, std)

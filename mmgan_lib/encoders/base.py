@@ -60,19 +60,22 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def check_shape(name: str, x: Tensor, *shape: int | str) -> None:
-    """Raises ValueError unless ``x`` has this shape; a name such as ``"B"`` stands for any length but 0."""
-    fits = x.ndim == len(shape) and all(
-        found == wanted if isinstance(wanted, int) else found > 0 for found, wanted in zip(x.shape, shape, strict=True)
+def check_shape(name: str, x: Tensor | None, *shape: int | str) -> None:
+    """Raises ValueError unless there is an ``x`` of this shape; a name such as ``"B"`` stands for any length but 0."""
+    fits = (
+        x is not None
+        and x.ndim == len(shape)
+        and all(n == wanted if isinstance(wanted, int) else n > 0 for n, wanted in zip(x.shape, shape, strict=True))
     )
     if not fits:
-        raise ValueError(f"{name}: found shape {tuple(x.shape)}; expected ({', '.join(map(str, shape))}).")
+        found = "none" if x is None else f"shape {tuple(x.shape)}"
+        raise ValueError(f"{name}: found {found}; expected ({', '.join(map(str, shape))}).")
 
 
 def check_range(name: str, x: Tensor, limit: float, expected: str) -> None:
     """Raises ValueError unless ``x`` holds floating-point numbers in [-limit, limit]."""
     low, high = x.aminmax()
-    if not x.is_floating_point() or not (low >= -limit and high <= limit):  # also true for NaN
+    if not x.is_floating_point() or not (low >= -limit) & (high <= limit):  # also true for NaN
         dtype = str(x.dtype).removeprefix("torch.")
         raise ValueError(f"{name}: found {dtype} from {low.item():.4g} to {high.item():.4g}; expected {expected}.")
 

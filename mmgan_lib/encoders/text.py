@@ -28,7 +28,7 @@ class Vocabulary(nn.Module):
         words: numbered from 4 on, without those four; :meth:`of` collects them from texts.
 
     Raises:
-        ValueError: No words, a word twice, or one that is empty or holds a space.
+        ValueError: No words, a word twice, or one that is empty, holds a space or a capital letter.
 
     >>> vocabulary = Vocabulary(["a", "red", "circle"])
     >>> tokens, mask = vocabulary.encode(["A red circle", "a blue circle is red"])
@@ -41,10 +41,12 @@ class Vocabulary(nn.Module):
 
     def __init__(self, words: Sequence[str]) -> None:
         super().__init__()
-        bad = [word for word in words if word.split() != [word] or word in SPECIAL]
+        bad = [word for word in words if word.lower().split() != [word] or word in SPECIAL]
         if bad or not words or len(set(words)) < len(words):
             found = f"the word {bad[0]!r}" if bad else f"{len(words)} words, {len(set(words))} of them different"
-            raise ValueError(f"words: found {found}; expected different words without spaces, and none of {SPECIAL}.")
+            raise ValueError(
+                f"words: found {found}; expected different lower-case words without spaces, and none of {SPECIAL}."
+            )
         spelling = torch.tensor(list("\n".join(words).encode()), dtype=torch.uint8)
         self.register_buffer("spelling", spelling)
 
@@ -130,7 +132,7 @@ def check_tokens(tokens: Tensor, token_mask: Tensor, words: int) -> None:
     if token_mask.shape != tokens.shape:
         raise ValueError(f"token_mask: found shape {tuple(token_mask.shape)}; expected {tuple(tokens.shape)}.")
     low, high = tokens.aminmax()
-    if low < 0 or high >= words:
+    if (low < 0) | (high >= words):
         raise ValueError(
             f"tokens: found numbers from {low} to {high}; expected 0 to {words - 1}, as in the vocabulary."
         )

@@ -35,9 +35,10 @@ class ProductOfExperts(Fusion):
         inputs, mask = self.prepared(inputs, mask)
         answers = torch.stack([expert(x) for expert, x in zip(self.experts, inputs, strict=True)], dim=1)
         mean, log_variance = answers.chunk(2, dim=2)
-        precision = (-log_variance).exp().masked_fill(~mask[..., None], 0)
-        variance = 1 / (1 + precision.sum(dim=1))
-        return variance * (precision * mean).sum(dim=1), variance
+        log_precision = -log_variance.masked_fill(~mask[..., None], torch.inf)
+        with_unit = F.pad(log_precision, (0, 0, 1, 0))  # log 1 = 0 for the unit Gaussian, in front of the others
+        variance, *shares = with_unit.softmax(dim=1).unbind(1)  # precisions over their sum, which is 1 / variance
+        return sum(share * mean[:, m] for m, share in enumerate(shares)), variance
 
 
 class Cluster(Fusion):
@@ -92,7 +93,7 @@ class Cluster(Fusion):
     def assignment(self, inputs: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         """How far each sample is in each cluster, (B, K), summing to 1; takes what a call takes."""
         inputs, mask = self.prepared(inputs, mask)
-        counts = mask.repeat_interleave(torch.tensor(self.dims, device=mask.device), dim=1)[:, None]
+        counts = torch.cat([mask[:, m, None].expand(-1, dim) for m, dim in enumerate(self.dims)], dim=1)[:, None]
         squares = (torch.cat(inputs, dim=1)[:, None] - self.centroids).square()
         distance = squares.masked_fill(~counts, 0).sum(dim=2)
         if self.hard:

@@ -4,6 +4,8 @@ import math
 
 from torch import Tensor
 
+from mmgan_lib.encoders.base import check_shape
+
 
 def doublings(size: int) -> int:
     """How often a side of 4 pixels doubles to reach ``size``."""
@@ -13,11 +15,9 @@ def doublings(size: int) -> int:
     return steps
 
 
-def check_shape(name: str, x: Tensor | None, *shape: int) -> None:
+def check_floating(name: str, x: Tensor | None, *shape: int | str) -> None:
     """Refuse an ``x`` that is missing, of another shape, or of whole numbers."""
-    if x is None or x.shape != shape:
-        found = "none" if x is None else f"shape {tuple(x.shape)}"
-        raise ValueError(f"{name}: found {found}; expected shape {shape}.")
+    check_shape(name, x, *shape)
     if not x.is_floating_point():
         raise ValueError(f"{name}: found numbers of type {x.dtype}; expected floating point, as by .float().")
 
@@ -25,6 +25,6 @@ def check_shape(name: str, x: Tensor | None, *shape: int) -> None:
 def check_condition(condition: Tensor | None, batch: int, condition_dim: int) -> None:
     """Refuse a condition that is missing, not wanted, or of another shape than (batch, condition_dim)."""
     if condition_dim:
-        check_shape("condition", condition, batch, condition_dim)
+        check_floating("condition", condition, batch, condition_dim)
     elif condition is not None:
         raise ValueError("condition was given, but the network was built with condition_dim=0; expected none.")

@@ -5,15 +5,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_shape, doublings
+from mmgan_lib.gan.checks import check_condition, check_floating, doublings
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    r"""Batch normalisation whose scale and shift are told by the condition (de Vries et al., 2017).
+    r"""Batch normalisation whose scale and shift are set by the condition (de Vries et al., 2017).
 
-    .. math:: y = (1 + \Gamma c) \odot \frac{x - \mu}{\sigma} + B c
+    .. math:: y = (1 + \gamma + \Gamma c) \odot \frac{x - \mu}{\sigma} + \beta + B c
 
-    with matrices :math:`\Gamma, B` that start at zero. With ``condition_dim=0`` it is plain batch normalisation.
+    with vectors :math:`\gamma, \beta` and matrices :math:`\Gamma, B` that are learned, from zero on. With
+    ``condition_dim=0`` it is plain batch normalisation.
     """
 
     def __init__(self, channels: int, condition_dim: int) -> None:
@@ -80,8 +81,12 @@ class Generator(nn.Module):
             _draw_weights(layer)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size)."""
-        check_shape("z", z, len(z), self.latent_dim)
+        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size).
+
+        Raises:
+            ValueError: another shape, whole numbers, or a condition that is missing or not wanted.
+        """
+        check_floating("z", z, "B", self.latent_dim)
         check_condition(condition, len(z), self.condition_dim)
         x = self.project(z if condition is None else torch.cat([z, condition], dim=1))
         x = torch.relu(self.project_norm(x.unflatten(1, (-1, 4, 4)), condition))
@@ -132,8 +137,12 @@ class Discriminator(nn.Module):
             self.apply(_draw_weights)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,)."""
-        check_shape("image", image, len(image), *self.image_shape)
+        """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,).
+
+        Raises:
+            ValueError: another shape, whole numbers, or a condition that is missing or not wanted.
+        """
+        check_floating("image", image, "B", *self.image_shape)
         check_condition(condition, len(image), self.condition_dim)
         features = self.features(image)
         logit = self.head(features).squeeze(1)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_shape, doublings
+from mmgan_lib.gan.checks import check_condition, check_floating, doublings
 
 
 class ResidualBlock(nn.Module):
@@ -75,8 +75,12 @@ class ResidualGenerator(nn.Module):
         self.to_image = nn.Conv2d(widths[-1], channels, kernel_size=1)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size)."""
-        check_shape("z", z, len(z), self.latent_dim)
+        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size).
+
+        Raises:
+            ValueError: another shape, whole numbers, or a condition that is missing or not wanted.
+        """
+        check_floating("z", z, "B", self.latent_dim)
         check_condition(condition, len(z), self.condition_dim)
         x = self.project(z if condition is None else torch.cat([z, condition], dim=1)).unflatten(1, (-1, 4, 4))
         x = self.stages[0](x)
@@ -113,8 +117,12 @@ class ResidualDiscriminator(nn.Module):
         self.projection = nn.Linear(condition_dim, features, bias=False) if condition_dim else None
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,)."""
-        check_shape("image", image, len(image), *self.image_shape)
+        """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,).
+
+        Raises:
+            ValueError: another shape, whole numbers, or a condition that is missing or not wanted.
+        """
+        check_floating("image", image, "B", *self.image_shape)
         check_condition(condition, len(image), self.condition_dim)
         x = self.stages[0](self.from_image(image))
         for widen, stage in zip(self.widen, self.stages[1:], strict=True):

@@ -68,10 +68,18 @@ def nearest_mode(fake: Tensor, *, centres: Tensor, std: float) -> tuple[Tensor, 
     Returns:
         ``mode`` (N,) int64 and ``good`` (N,) bool, as :func:`mode_coverage` takes them.
 
+    Raises:
+        ValueError: another shape, whole numbers, or ``std`` not above 0.
+
     >>> nearest_mode(torch.tensor([[0.0, 0.1], [9.0, 9.5]]), centres=torch.tensor([[0.0, 0.0], [9.0, 9.0]]), std=0.1)
     (tensor([0, 1]), tensor([ True, False]))
     """
     if fake.dim() != 2 or fake.shape[1:] != centres.shape[1:]:
         raise ValueError(f"fake has shape {tuple(fake.shape)}; expected (N, {centres.shape[1]}), as centres.")
-    distance, mode = torch.cdist(fake, centres).min(dim=1)
+    if not fake.is_floating_point():
+        raise ValueError(f"fake holds {fake.dtype}; expected floating point.")
+    if not std > 0:
+        raise ValueError(f"std is {std}; expected more than 0.")
+    centres = centres.to(fake)
+    distance, mode = torch.cdist(fake, centres, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
     return mode, distance < 3 * std

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from tqdm import tqdm
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
 from mmgan_lib.training.processes import Processes
-from mmgan_lib.training.run import CHECK_EVERY, Run, descend
+from mmgan_lib.training.run import CHECK_EVERY, Run, aside, descend
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -44,7 +46,7 @@ class GANConfig:
         checkpoint_every: steps between checkpoints, where :func:`fit_gan` is given a folder.
 
     Raises:
-        ValueError: an unknown loss, or a count below 1.
+        ValueError: an unknown loss, a count below 1, or another number out of its bounds.
     """
 
     steps: int
@@ -67,6 +69,13 @@ class GANConfig:
         for name in ("steps", "n_critic", "penalty_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1.")
+        for name in ("lr", "gp", "r1", "r2"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; expected a decay from 0 to below 1.")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}; expected a limit above 0, or None.")
 
 
 @dataclass
@@ -120,11 +129,12 @@ def fit_gan(
         generator: maps noise (B, generator.latent_dim), and a condition where there is one, to samples.
         discriminator: maps samples, and a condition where there is one, to logits (B,).
         loader: ``loader.batch(i)`` gives the i-th :class:`Batch` of images, or tensor of samples.
-        condition: maps a batch to its conditions (B, D).
+        condition: maps a batch to its conditions (B, D), without gradients.
         augment: what every sample, real or fake, goes through before the discriminator sees it, such as
             :func:`mmgan_lib.gan.diff_augment`; the generator learns through it, so it has to be differentiable.
         watch: called as ``watch(step, averaged_generator, discriminator)``, without gradients, once ``step`` steps
-            are done; the tensors that it returns are kept in ``history.watched``, the frames of a film.
+            are done; what it returns is kept in ``history.watched``, the frames of a film, with its tensors copied to
+            the CPU.
         watch_at: the steps, 0 to ``config.steps``, at which to watch.
         folder: where to keep checkpoints.
         resume: go on from the newest checkpoint in ``folder``; on the CPU the result is the same, bit for bit, as
@@ -147,8 +157,8 @@ def fit_gan(
 
     def show(step: int) -> None:
         if processes.is_main and watch is not None and step in watch_at:
-            with torch.no_grad(), torch.random.fork_rng():
-                run.notes["watched"][step] = watch(step, run.models["ema"], discriminator)
+            with torch.no_grad(), aside(run.device):
+                run.notes["watched"][step] = _kept(watch(step, run.models["ema"], discriminator))
 
     steps, quiet = range(first, config.steps), not processes.is_main
     bar = tqdm(steps, "GAN", config.steps, initial=first, leave=False, mininterval=0.5, disable=quiet)
@@ -171,13 +181,12 @@ def fit_gan(
             if config.clip is not None:
                 clip_weights(discriminator, config.clip)
 
-        _freeze(weights)  # the generator's step needs no gradient of the discriminator's weights
-        with autocast:
-            fake_logits = fast_discriminator(fake, *given).to(z.dtype)
-            real_logits = fast_discriminator(real, *given).to(z.dtype) if loss.generator_sees_real else None
-        g_loss = loss.generator(real=real_logits, fake=fake_logits)
-        descend(run.optimizers["generator"], g_loss)
-        _freeze(weights, False)
+        with _frozen(weights):  # the generator's step needs no gradient of the discriminator's weights
+            with autocast:
+                fake_logits = fast_discriminator(fake, *given).to(z.dtype)
+                real_logits = fast_discriminator(real, *given).to(z.dtype) if loss.generator_sees_real else None
+            g_loss = loss.generator(real=real_logits, fake=fake_logits)
+            descend(run.optimizers["generator"], g_loss)
 
         _average(run.models["ema"], generator, decay=min(config.ema, (1 + step) / (10 + step)))
         run.losses[step] = processes.mean(torch.stack([d_loss.detach(), g_loss.detach()]))
@@ -204,7 +213,8 @@ class _GANRun(Run):
         models = {"generator": generator, "discriminator": discriminator, "ema": average}
         if not _compiles(config, next(generator.parameters()).device):  # what is compiled lays itself out
             _lay_out(models, torch.channels_last)  # in which convolutions run faster
-        rates = {"generator": config.lr, "discriminator": config.lr_discriminator or config.lr}
+        rate = config.lr if config.lr_discriminator is None else config.lr_discriminator
+        rates = {"generator": config.lr, "discriminator": rate}
         settings = dataclasses.asdict(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
         super().__init__(
             models=models,
@@ -237,11 +247,15 @@ def _for_device(
     bfloat16 = torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.get_device_capability(device) >= (8, 0))
     if not _compiles(config, device):
         return generator, discriminator, bfloat16
+    torch.compiler.reset()  # the networks of earlier runs would fill its cache
     return torch.compile(generator), torch.compile(discriminator), bfloat16
 
 
 def _compiles(config: GANConfig, device: torch.device) -> bool:
-    return device.type == "cuda" and config.steps >= COMPILE_FROM
+    """Whether the run is long enough, on a GPU that torch.compile can write code for."""
+    if device.type != "cuda" or config.steps < COMPILE_FROM:
+        return False
+    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def _inputs(
@@ -250,7 +264,8 @@ def _inputs(
     """The real samples, and the condition as a tuple of one or none."""
     batch = batch.to(device)
     real = batch if isinstance(batch, Tensor) else batch.image
-    return real, () if condition is None else (condition(batch),)
+    with torch.no_grad():  # what makes the condition is not trained here
+        return real, () if condition is None else (condition(batch),)
 
 
 def _penalties(
@@ -274,9 +289,26 @@ def _lay_out(models: Mapping[str, nn.Module], memory_format: torch.memory_format
         weight.data = weight.data.contiguous(memory_format=memory_format)
 
 
-def _freeze(weights: list[nn.Parameter], frozen: bool = True) -> None:
-    for weight in weights:
-        weight.requires_grad_(not frozen)
+@contextmanager
+def _frozen(weights: list[nn.Parameter]) -> Iterator[None]:
+    try:
+        for weight in weights:
+            weight.requires_grad_(False)
+        yield
+    finally:  # also where somebody stops the cell
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def _kept(value: Any) -> Any:
+    """What was watched, its tensors copied to the CPU, where later steps leave them alone."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {name: _kept(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(_kept(part) for part in value)
+    return value
 
 
 @torch.no_grad()

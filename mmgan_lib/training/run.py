@@ -1,6 +1,7 @@
 """What the two loops share: losses that are looked at seldom, and stopping and going on without a trace."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,26 @@ class Run:
         checkpoint.load(newest, self.models)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            _lay_out_as_weights(optimizer)
         torch.set_rng_state(state["random"][0])
-        torch.cuda.set_rng_state_all(state["random"][1:])
+        torch.cuda.set_rng_state_all(state["random"][1 : 1 + torch.cuda.device_count()])
         self.losses[:done] = state["losses"]
         self.notes, self.seconds, self.checked = state["notes"], state["seconds"], done
         return done
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Fused Adam walks through memory: its moments have to lie there as their weights do, whatever a file held."""
+    for weight, moments in optimizer.state.items():
+        for name in moments.keys() - {"step"}:
+            moments[name] = torch.empty_like(weight).copy_(moments[name])
+
+
+@contextmanager
+def aside(device: torch.device) -> Iterator[None]:
+    """What happens inside leaves the random numbers of the training outside as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 def sane(loss: Tensor) -> Tensor:

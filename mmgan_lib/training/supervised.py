@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.encoders import evaluating
-from mmgan_lib.training.run import CHECK_EVERY, Run, descend, sane
+from mmgan_lib.training.run import CHECK_EVERY, Run, aside, descend, sane
 
 Loss = Callable[[Batch | Tensor], Tensor]
 
@@ -155,7 +155,7 @@ def _validate(
     keep_best: bool,
 ) -> None:
     """Note the loss on the validation data, and the weights if they are the best so far."""
-    with evaluating(model), torch.random.fork_rng():
+    with evaluating(model), aside(run.device):
         parts = [(len(batch) * loss(batch.to(run.device)), len(batch)) for batch in validation]
     if not parts:
         raise ValueError("validation: found no batches; expected some, the same at each validation.")
