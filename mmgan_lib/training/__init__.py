@@ -4,7 +4,8 @@ Both are short enough to read and complete enough to trust: they stop when a los
 be killed at any moment and go on to the same result, and they never make a GPU wait just to show how it is going.
 """
 
-from mmgan_lib.training.gan import GANConfig, GANHistory, fit_gan
+from mmgan_lib.training.config import GANConfig
+from mmgan_lib.training.gan import GANHistory, fit_gan
 from mmgan_lib.training.run import DivergedError
 from mmgan_lib.training.supervised import History, fit
 
