@@ -505,7 +505,10 @@ def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
         ({"n_critic": 0}, r"n_critic is 0"),
         ({"penalty_every": -1}, r"penalty_every is -1"),
         ({"lr": -1e-3}, r"lr is -0.001; expected 0 or more"),
+        ({"lr_discriminator": -1e-3}, r"lr_discriminator is -0.001; expected 0 or more"),
         ({"r1": float("nan")}, r"r1 is nan; expected 0 or more"),
+        ({"betas": (0.5, 1)}, r"betas is \(0.5, 1\); expected two decays, each from 0 to below 1"),
+        ({"betas": (0.5,)}, r"betas is \(0.5,\); expected two decays"),
         ({"ema": 1.5}, r"ema is 1.5; expected a decay from 0 to below 1"),
         ({"clip": 0.0}, r"clip is 0.0; expected a limit above 0, or None"),
     ],
@@ -513,6 +516,11 @@ def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
 def test_a_bad_configuration_is_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GANConfig(**{"steps": 10} | options)
+
+
+def test_decays_may_be_whole_numbers() -> None:
+    whole, fraction = (fit_gan(*toys(), points(), GANConfig(steps=3, betas=betas)) for betas in ((0, 0.9), (0.0, 0.9)))
+    assert torch.equal(whole.generator_loss, fraction.generator_loss)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: its number formats and layout")

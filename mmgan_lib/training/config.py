@@ -47,9 +47,11 @@ class GANConfig:
         for name in ("steps", "n_critic", "penalty_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1.")
-        for name in ("lr", "gp", "r1", "r2"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more.")
+        for name in ("lr", "lr_discriminator", "gp", "r1", "r2"):
+            if (value := getattr(self, name)) is not None and not value >= 0:
+                raise ValueError(f"{name} is {value}; expected 0 or more.")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}; expected two decays, each from 0 to below 1.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; expected a decay from 0 to below 1.")
         if self.clip is not None and not self.clip > 0:

@@ -165,11 +165,12 @@ class _GANRun(Run):
             _lay_out(models, torch.channels_last)  # in which convolutions run faster
         rate = config.lr if config.lr_discriminator is None else config.lr_discriminator
         rates = {"generator": config.lr, "discriminator": rate}
+        betas = tuple(map(float, config.betas))  # Adam takes no whole number beside a fraction
         settings = dataclasses.asdict(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
         super().__init__(
             models=models,
             optimizers={
-                name: torch.optim.Adam(models[name].parameters(), lr=rate, betas=config.betas, fused=True)
+                name: torch.optim.Adam(models[name].parameters(), lr=rate, betas=betas, fused=True)
                 for name, rate in rates.items()
             },
             losses=("discriminator's loss", "generator's loss"),
