@@ -27,7 +27,7 @@ from mmgan_lib.encoders import evaluating
 # Okabe & Ito (2008), "Color universal design": told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 REAL, FAKE = COLOURS[0], COLOURS[1]
-LINES = ("-", "--", ":", "-.", (0, (1, 1)))
+LINES = ("-", "--", ":", "-.", (0, (7, 1, 1, 1, 1, 1)))
 STYLE = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,

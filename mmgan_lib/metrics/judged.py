@@ -53,18 +53,19 @@ def r_precision(
 ) -> Score:
     r"""How often a picture finds its own caption among others, by cosine similarity (Xu et al., 2018).
 
-    The caption that picture i was drawn from competes with R - 1 of the :math:`M_i` captions that say something else,
+    The caption that picture i was drawn from competes with C - 1 of the :math:`M_i` captions that say something else,
     drawn without replacement. Where :math:`b_i` of these score as high or higher, it wins with probability
 
-    .. math:: \binom{M_i - b_i}{R - 1} \Big/ \binom{M_i}{R - 1}
+    .. math:: \binom{M_i - b_i}{C - 1} \Big/ \binom{M_i}{C - 1}
 
     and the metric is the mean of these: what drawing competitors for ever would give. Where an encoder scores different
-    captions the same, nothing is won. Chance is 1 / R.
+    captions the same, nothing is won. Chance is 1 / C. (The R of the name is the number of right
+    answers, here one.)
 
     Args:
         image: (N, D), pictures in the space that they share with texts.
         text: (N, D), the caption that each was drawn from.
-        candidates: R, of which one is right.
+        candidates: C, of which one is right.
         resamples: of the bootstrap over pictures; 0 for no interval.
         generator: draws the resamples.
 
