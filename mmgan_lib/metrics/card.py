@@ -87,7 +87,7 @@ def evaluation_card(
         "its weights": f"sha256 {made['sha256']}",
         "samples": f"{n:,} fakes and {n:,} held-out real ones; {len(train):,} of the training set",
         "features": f"{real.extractor}, {real.vectors.shape[1]} numbers",
-        "intervals": f"95 %, bootstrap, seed {seed}; of shares as asked, Wilson's",
+        "intervals": f"95%, bootstrap, seed {seed}; of shares as asked, Wilson's",
         "measured with": f"torch {torch.__version__}, Python {platform.python_version()}, {runtime.processor()}",
     }
     return EvaluationCard(title, scores, facts)

@@ -3,7 +3,7 @@
 Around each sample of a set lies a ball that reaches to its k-th nearest neighbour in that set. The balls together stand
 for the region the set comes from. Intervals of what is read from balls are given those balls: only the samples that are
 looked up in them are drawn again, since the bootstrap fails for nearest neighbours (Abadie & Imbens, 2008). They are
-narrower than what two new sets would show, by up to a quarter in our tests, and for the coverage by 40 %.
+narrower than what two new sets would show, by up to a quarter in our tests, and for the coverage by 40%.
 """
 
 from collections.abc import Iterator
