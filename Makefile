@@ -9,7 +9,7 @@ help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(UV) ## make .venv as uv.lock says, with a uv of its own where there is none
-	@$(UV) sync --locked
+	@$(UV) sync --locked --compile-bytecode
 
 .uv/bin/uv:
 	@sh tools/install_uv.sh
