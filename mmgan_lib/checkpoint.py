@@ -67,7 +67,7 @@ def save(
     files = {"weights.safetensors": _to_bytes(_tensors(models)), "state.pt": _pickled(dict(state or {}))}
     files["checksums.json"] = json.dumps({name: _checksum(content) for name, content in files.items()}).encode()
 
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     path, unfinished = folder / f"step-{step:08d}", folder / UNFINISHED
     for leftover in (UNFINISHED, DISCARDED):  # of a save that was killed
         shutil.rmtree(folder / leftover, ignore_errors=True)
@@ -81,13 +81,24 @@ def save(
     return path
 
 
+def check_state(name: str, value: Any) -> None:
+    """Raises ValueError, which begins with ``name``, unless :func:`save` can keep this value in a ``state``."""
+    try:
+        torch.load(io.BytesIO(_torch_bytes(value)), map_location="cpu", weights_only=True)
+    except Exception as error:  # what cannot be pickled fails in many ways
+        raise ValueError(
+            f"{name} is or holds something that torch.load(weights_only=True) cannot read "
+            f"({type(value).__name__}); expected tensors, numbers, strings, and containers of them."
+        ) from error
+
+
 def latest(folder: str | Path) -> Path | None:
     """The checkpoint with the most steps in ``folder``; None where there is none.
 
     >>> latest("/no/such/folder") is None
     True
     """
-    return next(reversed(_checkpoints(Path(folder))), None)
+    return next(reversed(_checkpoints(Path(folder).expanduser())), None)
 
 
 def load(path: str | Path, models: Mapping[str, nn.Module]) -> dict[str, Any]:
@@ -101,7 +112,7 @@ def load(path: str | Path, models: Mapping[str, nn.Module]) -> dict[str, Any]:
         CheckpointError: A file is missing, truncated or tampered with (its ``previous`` is the checkpoint before
             this one), or the models are not those that were saved.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     files = _verified(path)
     try:
         saved = safetensors.torch.load(files["weights.safetensors"])
@@ -188,13 +199,7 @@ def _describe(tensor: Tensor | None) -> str:
 
 def _pickled(state: dict[str, Any]) -> bytes:
     for key, value in state.items():
-        try:
-            torch.load(io.BytesIO(_torch_bytes({key: value})), map_location="cpu", weights_only=True)
-        except Exception as error:  # what cannot be pickled fails in many ways
-            raise ValueError(
-                f"state[{key!r}] is or holds something that torch.load(weights_only=True) cannot read "
-                f"({type(value).__name__}); expected tensors, numbers, strings, and containers of them."
-            ) from error
+        check_state(f"state[{key!r}]", value)
     return _torch_bytes(state)
 
 

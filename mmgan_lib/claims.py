@@ -102,11 +102,17 @@ def prediction_interval(values: Sequence[float], *, level: float = 0.999) -> tup
         level: the probability that a value from the same source falls inside; high, since one build of the book
             compares some fifty values.
 
+    Raises:
+        ValueError: fewer than two values, or one that is not finite.
+
     >>> prediction_interval([2.0, 3.0, 4.0], level=0.9)
     (-0.37..., 6.37...)
     """
     from scipy.stats import t
 
+    finite = sum(map(math.isfinite, values))
+    if finite < max(2, len(values)):
+        raise ValueError(f"values: found {len(values)}, {finite} of them finite; expected two or more finite numbers.")
     n, centre = len(values), mean(values)
     s = max(stdev(values), 0.01 * abs(centre))
     reach = float(t.ppf((1 + level) / 2, n - 1)) * s * math.sqrt(1 + 1 / n)
@@ -121,7 +127,7 @@ def results(name: str) -> dict[str, Any]:
     """
     for folder in RESULTS:
         if (file := folder / f"{name}.json").exists():
-            return json.loads(file.read_text())
+            return json.loads(file.read_bytes())
     raise ClaimError(f"There are no recorded results for {name}; `make results` makes them.")
 
 

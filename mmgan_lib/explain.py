@@ -91,7 +91,10 @@ def _gradient(model: Model, x: Tensor) -> Tensor:
     if answer.shape != x.shape[:1] or not answer.requires_grad:
         found = f"shape {tuple(answer.shape)}" + ("" if answer.requires_grad else " without a gradient")
         raise ValueError(f"model: found an answer of {found}; expected ({len(x)},), a function of each sample.")
-    return torch.autograd.grad(total, x)[0]
+    (slope,) = torch.autograd.grad(total, x, allow_unused=True)
+    if slope is None:
+        raise ValueError("model: found an answer that does not depend on x; expected a function of each sample.")
+    return slope
 
 
 def _check_floating(x: Tensor) -> None:
@@ -121,8 +124,8 @@ def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor
     All :math:`2^M` coalitions are tried, so that the result is exact.
 
     Args:
-        value: maps a coalition (M,) bool to what it reaches: a number, or a number for each sample (B,). For
-            modalities, what the model or a metric says when ``Batch.present`` is that coalition.
+        value: maps a coalition (M,) bool to what it reaches: a number, or a number for each sample (B,); True counts
+            as 1. For modalities, what the model or a metric says when ``Batch.present`` is that coalition.
         players: M, 1 to 12.
 
     Returns:
@@ -137,7 +140,8 @@ def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor
     if not 1 <= players <= MOST_PLAYERS:
         raise ValueError(f"players is {players}; expected 1 to {MOST_PLAYERS}, since all coalitions are tried.")
     coalitions = [frozenset(who) for size in range(players + 1) for who in combinations(range(players), size)]
-    reached = {who: torch.as_tensor(value(torch.tensor([m in who for m in range(players)]))) for who in coalitions}
+    told = {who: value(torch.tensor([m in who for m in range(players)])) for who in coalitions}
+    reached = {who: 1.0 * torch.as_tensor(reach) for who, reach in told.items()}
     if shapes := {tuple(reach.shape) for reach in reached.values()} - {tuple(reached[frozenset()].shape)}:
         raise ValueError(f"value: found {tuple(reached[frozenset()].shape)} and {shapes.pop()}; expected one shape.")
     weights = [1 / (players * math.comb(players - 1, size)) for size in range(players)]
@@ -200,7 +204,7 @@ def latent_directions(matrix: Tensor, count: int) -> Tensor:
 
     Args:
         matrix: A, (N, D).
-        count: how many directions, at most D.
+        count: how many directions, at most min(N, D).
 
     Returns:
         (count, D), orthonormal; the sign of each means nothing.
@@ -229,14 +233,20 @@ def slerp(start: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
     Args:
         start: a, (..., D).
         end: b, (..., D); the two broadcast.
-        t: 0 at the start, 1 at the end; a number, or a tensor that broadcasts with the vectors.
+        t: 0 at the start, 1 at the end; a number, or a tensor (..., 1) of one for each vector.
 
     Returns:
         (..., D).
 
+    Raises:
+        ValueError: ``t`` is another tensor.
+
     >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
     tensor([0.7071, 0.7071])
     """
+    if isinstance(t, Tensor) and t.ndim and t.shape[-1] != 1:
+        expected = "a number or (..., 1), one for each vector, as by t[:, None]"
+        raise ValueError(f"t: found shape {tuple(t.shape)}; expected {expected}.")
     angle = torch.arccos(F.cosine_similarity(start, end, dim=-1).clamp(-1, 1))[..., None]
     straight = angle.sin() < 1e-3
     angle = angle.masked_fill(straight, 1.0)

@@ -123,7 +123,7 @@ def score_generator(*, real: Tensor | None = None, fake: Tensor) -> Tensor:
 
 
 def relativistic_discriminator(*, real: Tensor, fake: Tensor) -> Tensor:
-    r"""Asks that each real picture looks more real than the fake it is paired with (Jolicoeur-Martineau, 2018).
+    r"""Asks that each real picture looks more real than the fake it is paired with (Jolicoeur-Martineau, 2019).
 
     .. math:: -\mathbb{E} \log \sigma(D(x) - D(G(z)))
 
@@ -140,7 +140,7 @@ def relativistic_discriminator(*, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_generator(*, real: Tensor, fake: Tensor) -> Tensor:
-    r"""The same wish with the roles exchanged (Jolicoeur-Martineau, 2018): the fake of a pair looks more real.
+    r"""The same wish with the roles exchanged (Jolicoeur-Martineau, 2019): the fake of a pair looks more real.
 
     .. math:: -\mathbb{E} \log \sigma(D(G(z)) - D(x))
 

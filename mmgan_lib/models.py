@@ -62,7 +62,7 @@ class MultimodalModel(nn.Module):
         """The shared vector of each sample, (B, fusion.out_dim): what a generator can take as its condition.
 
         Raises:
-            ValueError: the batch lacks a field, or its ``present`` has another number of modalities.
+            ValueError: the batch lacks a field, or its ``present`` has another type or number of modalities.
         """
         present, drops = self.present(batch), self.training and self.dropout
         if drops:
@@ -79,10 +79,11 @@ class MultimodalModel(nn.Module):
         """Which sample has which modality, (B, M) bool."""
         shape = (len(batch), len(self.encoders))
         if batch.present is None:
-            return torch.ones(shape, dtype=torch.bool, device=batch.device)
-        if batch.present.shape != shape:
-            names = ", ".join(self.encoders)
-            raise ValueError(f"present: found shape {tuple(batch.present.shape)}; expected {shape}, for {names}.")
+            device = next(self.parameters(), batch).device  # a batch of text alone is on none
+            return torch.ones(shape, dtype=torch.bool, device=device)
+        if batch.present.shape != shape or batch.present.dtype != torch.bool:
+            found, names = f"{tuple(batch.present.shape)} {batch.present.dtype}", ", ".join(self.encoders)
+            raise ValueError(f"present: found {found}; expected {shape} torch.bool, for {names}.")
         return batch.present
 
     def _encode(self, m: int, name: str, batch: Batch, rows: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
@@ -178,9 +179,13 @@ class Captioner(nn.Module):
             token_mask: (B, T) bool, True where there is a token.
 
         Raises:
-            ValueError: Tokens of another shape or type, or that the vocabulary lacks; or what the encoder refuses.
+            ValueError: Tokens of another shape or type, or that the vocabulary lacks (which on a GPU is not looked at
+                in training); or what the encoder refuses.
         """
-        check_tokens(tokens, token_mask, self.embed.num_embeddings)
+        check_tokens(tokens, token_mask, self.embed.num_embeddings, training=self.training)
+        if len(tokens) != len(image) or tokens.shape[1] < 2:
+            expected = f"({len(image)}, T), a caption of at least <bos> and <eos> for each picture"
+            raise ValueError(f"tokens: found shape {tuple(tokens.shape)}; expected {expected}.")
         logits = self(image, tokens[:, :-1])
         targets = tokens[:, 1:].masked_fill(~token_mask[:, 1:], IGNORED)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)

@@ -130,7 +130,7 @@ def png(figure: Figure) -> bytes:
 def show(figure: Figure, *, alt: str, caption: str) -> None:
     """Display a figure, its caption and, for those who cannot see it, a text that says what it shows.
 
-    The tier that made the figure is added to the caption.
+    The tier that made the figure is added to the caption, unless that begins with "Recorded": of an earlier run.
 
     Raises:
         ValueError: ``alt`` or ``caption`` is empty.
@@ -213,7 +213,8 @@ def _display(bundle: dict[str, Any], alt: str, caption: str) -> None:
     for name, text in (("alt", alt), ("caption", caption)):
         if not text.strip():
             raise ValueError(f"{name} is empty; expected a sentence that says what the figure shows.")
-    caption = f"{caption} ({runtime.tier()} tier)"
+    if not caption.startswith("Recorded"):
+        caption = f"{caption} ({runtime.tier()} tier)"
     if "text/html" in bundle:  # the rendered book numbers the caption and shows it itself
         bundle["text/html"] += f'<p class="notebook-only"><em>{escape(caption)}</em></p>'
     bundle["text/plain"] = f"[Figure: {alt}]"

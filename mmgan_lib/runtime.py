@@ -3,6 +3,7 @@
 import os
 import platform
 import random
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar
 
@@ -18,13 +19,17 @@ def device() -> torch.device:
     ``MMGAN_DEVICE`` overrides the choice (``cpu``, ``cuda``, ``cuda:1``, ``mps``).
 
     Raises:
-        ValueError: ``MMGAN_DEVICE`` is no name of a device.
+        ValueError: ``MMGAN_DEVICE`` is none of these, or one that this machine does not have.
     """
-    chosen = os.environ.get("MMGAN_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(chosen)
-    except RuntimeError as error:
-        raise ValueError(f"MMGAN_DEVICE is {chosen!r}; expected 'cpu', 'cuda', 'cuda:1' or 'mps'.") from error
+    chosen = os.environ.get("MMGAN_DEVICE")
+    if not chosen:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
+    with suppress(RuntimeError):  # no name of a device
+        named = torch.device(chosen)
+        if (named.index or 0) < there.get(named.type, 0):
+            return named
+    raise ValueError(f"MMGAN_DEVICE is {chosen!r}; expected 'cpu', or 'cuda', 'cuda:1' or 'mps' where there is one.")
 
 
 def tier() -> Literal["quick", "full"]:
@@ -78,7 +83,7 @@ def processor() -> str:
     """The name of the CPU as the system tells it, with the number of cores that PyTorch uses."""
     name = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
             name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass  # not Linux, or a CPU that does not tell its name there

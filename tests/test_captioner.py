@@ -143,3 +143,6 @@ def test_what_does_not_fit_is_refused() -> None:
         model.loss(pictures(1), tokens.masked_fill(tokens == 4, 999), mask)
     with pytest.raises(ValueError, match=r"^image: found shape \(1, 1, 16, 16\); expected \(B, 3, H, W\)\.$"):
         model.loss(pictures(1)[:, :1], tokens, mask)
+    for few, n in ((tokens, 2), (tokens[:, :1], 1)):
+        with pytest.raises(ValueError, match=rf"^tokens: found shape \(1, .\); expected \({n}, T\), a caption"):
+            model.loss(pictures(n), few, torch.ones_like(few).bool())

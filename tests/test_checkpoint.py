@@ -162,6 +162,15 @@ def test_a_run_that_went_back_never_loses_what_it_just_saved(tmp_path: Path) -> 
     assert sorted(child.name for child in tmp_path.iterdir()) == ["step-00000050", "step-00000200"]
 
 
+def test_a_folder_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save("~/run", step=1, models={"net": filled(1)})
+    assert latest("~/run") == tmp_path / "run/step-00000001"
+    net = filled(0)
+    load("~/run/step-00000001", {"net": net})
+    assert same(net, filled(1))
+
+
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     for name in ("step-7.png", "step-00000009 (copy)", "history.json"):
         (tmp_path / name).write_text("mine")

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from html import unescape
 from pathlib import Path
 
@@ -122,6 +124,12 @@ def test_one_more_value_falls_into_the_interval_as_often_as_it_says() -> None:
     assert inside.mean() == pytest.approx(0.9, abs=0.02)  # four standard errors
 
 
+@pytest.mark.parametrize("values", [[], [2.0], [2.0, math.nan], [2.0, math.inf]])
+def test_values_that_have_no_interval_are_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"^values: found \d, \d of them finite; expected two or more finite"):
+        prediction_interval(values)
+
+
 def test_a_number_that_never_varied_may_vary_by_a_little() -> None:
     low, high = prediction_interval([1.0] * 5)
     assert 0.9 < low < 0.99 < 1.01 < high < 1.1
@@ -138,6 +146,15 @@ def test_a_number_that_never_varied_may_vary_by_a_little() -> None:
 def test_what_was_never_recorded_is_refused(name: str, chapter: str, sentence: str) -> None:
     with pytest.raises(ClaimError, match=f"^{sentence}.*`make results`"):
         recorded(name, 3.0, chapter=chapter)
+
+
+def test_records_are_in_utf_8_whatever_the_system_writes_in(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes('{"device": "größer"}'.encode())
+    code = "import sys, pathlib; from mmgan_lib import claims; claims.RESULTS = (pathlib.Path(sys.argv[1]),); "
+    code += "print(ascii(claims.results('a')['device']))"
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONPATH": str(claims.PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], env=plain, capture_output=True, text=True)
+    assert done.stdout.strip() == ascii("größer"), done.stderr
 
 
 @pytest.mark.usefixtures("record")

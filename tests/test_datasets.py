@@ -55,6 +55,7 @@ class TestBatch:
             (torch.tensor(2), [2]),
             (torch.tensor([True, False, False, True, False, True]), [0, 3, 5]),
             ([False, True, False, False, False, False], [1]),
+            ([], []),
         ],
     )
     def test_every_field_is_indexed_alike(self, index, expected):
@@ -82,6 +83,13 @@ class TestBatch:
     def test_refuses_one_text_for_all(self):
         with pytest.raises(ValueError, match="text: found 'one'; expected a sequence of strings"):
             Batch(text="one", label=torch.arange(3))
+
+    @pytest.mark.parametrize(("field", "kind"), [("image", "ndarray"), ("label", "list"), ("present", "list")])
+    def test_refuses_what_is_no_tensor(self, field, kind):
+        value = getattr(numbered(3), field)
+        value = value.numpy() if kind == "ndarray" else value.tolist()
+        with pytest.raises(ValueError, match=rf"^{field}: found a {kind}; expected a tensor, as by torch"):
+            Batch(**{field: value, "text": ("a", "b", "c")})
 
     def test_refuses_to_be_empty_of_fields(self):
         with pytest.raises(ValueError, match="found no field"):
@@ -170,6 +178,14 @@ class TestLoader:
     def test_refuses_no_data(self):
         with pytest.raises(ValueError, match="0 samples"):
             Loader(torch.zeros(0, 2), 1, shuffle=False)
+
+    def test_refuses_data_that_gives_no_batches(self):
+        pairs = [(torch.zeros(2), 0), (torch.ones(2), 1)]
+        with pytest.raises(ValueError, match=r"^data is a list; expected a Batch, a tensor, or a data set of these\.$"):
+            Loader(pairs, 1)
+        loader = Loader(torch.arange(6.0).numpy(), 2)
+        with pytest.raises(ValueError, match=r"^data\[indices\] is a ndarray; expected a Batch or a tensor\.$"):
+            loader.batch(0)
 
     def test_data_stays_where_it_is_unless_told(self):
         data = Batch(label=torch.arange(6)).to("meta")

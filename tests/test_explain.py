@@ -121,6 +121,10 @@ def test_models_that_cannot_be_explained_are_refused() -> None:
         saliency(lambda z: z, x)
     with pytest.raises(ValueError, match=r"shape \(3,\) without a gradient"):
         saliency(lambda z: z.detach().sum(dim=1), x)
+    weight = torch.ones(3, requires_grad=True)
+    for explain in (saliency, lambda *given: integrated_gradients(*given, baseline=0.0)):
+        with pytest.raises(ValueError, match=r"^model: found an answer that does not depend on x; expected a function"):
+            explain(lambda z: weight, x)
     with pytest.raises(ValueError, match=r"x is torch\.int64; expected floating point"):
         saliency(lambda z: z.sum(dim=1), x.long())
     with pytest.raises(ValueError, match=r"x is torch\.int64; expected floating point"):
@@ -206,6 +210,12 @@ def test_a_modality_that_a_sample_lacks_is_worth_nothing() -> None:
 
 def test_the_value_of_a_coalition_may_be_a_plain_number() -> None:
     torch.testing.assert_close(shapley_values(lambda c: float(c.sum()), players=2), torch.ones(2))
+
+
+def test_reaching_a_goal_or_not_is_a_game_too() -> None:
+    expected = torch.tensor([0.5, 0.5])
+    for value in (lambda c: c.all(), lambda c: bool(c.all()), lambda c: int(c.all())):
+        torch.testing.assert_close(shapley_values(value, players=2), expected)
 
 
 def test_games_that_cannot_be_played_are_refused() -> None:
@@ -316,6 +326,16 @@ def test_slerp_between_vectors_on_one_line_is_the_straight_line() -> None:
     vector = torch.randn(3, 8, generator=seeded())
     torch.testing.assert_close(slerp(vector, 2 * vector, 0.5), 1.5 * vector)
     torch.testing.assert_close(slerp(vector, -vector, 0.25), 0.5 * vector)
+
+
+def test_each_vector_may_have_a_place_of_its_own_on_the_way() -> None:
+    start, end = torch.randn(2, 8, 8, generator=seeded(), dtype=torch.float64)
+    t = torch.linspace(0, 1, 8, dtype=torch.float64)
+    expected = torch.stack([slerp(a, b, place) for a, b, place in zip(start, end, t, strict=True)])
+    torch.testing.assert_close(slerp(start, end, t[:, None]), expected)
+    for places in (t, t[None]):  # of as many numbers as a vector has: they would go to its coordinates
+        with pytest.raises(ValueError, match=r"^t: found shape .*8,?\); expected a number or \(\.\.\., 1\)"):
+            slerp(start, end, places)
 
 
 # Pointing, and weights that have learned nothing

@@ -145,6 +145,16 @@ class TestClassFolders:
         with pytest.raises(ValueError, match=r"file 'cat/link\.png' leads out of the folder"):
             CaptionedImageFolder(tmp_path / "data")
 
+    @pytest.mark.parametrize(
+        ("link", "to"), [("cat/again", "."), ("dog/cats", "../cat"), ("dog/b.png", "../cat/a.png")]
+    )
+    def test_refuses_a_picture_that_is_there_twice_by_a_link(self, tmp_path, link, to):
+        picture(tmp_path / "cat/a.png")
+        picture(tmp_path / "dog/a.png", BLUE)
+        (tmp_path / link).symlink_to(to)
+        with pytest.raises(ValueError, match=r"\.png is .*cat/a\.png once more, by a link; expected each"):
+            CaptionedImageFolder(tmp_path)
+
 
 class TestMetadata:
     def test_csv(self, two):
@@ -482,6 +492,12 @@ class TestSounds:
             CaptionedImageFolder(many, sample_rate=0)
         with pytest.raises(ValueError, match="seconds is -1; expected at least one sample"):
             CaptionedImageFolder(many, seconds=-1)
+
+
+@pytest.mark.parametrize("augment", [v2.ToImage(), np.asarray])
+def test_an_augmentation_that_gives_no_picture_is_refused(augment):
+    with pytest.raises(ValueError, match=r"^augment gives <class '.*(Image|ndarray)'>; expected a PIL\.Image"):
+        Preprocess(size=4, augment=augment)(Image.new("RGB", (4, 4)), train=True)
 
 
 def test_check_names_every_sample_that_cannot_be_read(many):

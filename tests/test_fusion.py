@@ -644,6 +644,14 @@ def test_modality_dropout_wants_a_probability(p: float) -> None:
         modality_dropout(torch.ones(2, 2, dtype=torch.bool), p)
 
 
+@pytest.mark.parametrize(
+    ("mask", "found"), [(torch.ones(4, 2), r"\(4, 2\) torch.float32"), (torch.ones(4).bool(), r"\(4,\) torch.bool")]
+)
+def test_modality_dropout_wants_a_mask(mask: Tensor, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"^mask: found {found}; expected \(B, M\) torch\.bool\.$"):
+        modality_dropout(mask, 0.5)
+
+
 # What is refused
 
 

@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.gan import ConditionalBatchNorm2d, Discriminator, Generator
+from mmgan_lib.gan import (
+    ConditionalBatchNorm2d,
+    Discriminator,
+    Generator,
+    ResidualDiscriminator,
+    ResidualGenerator,
+)
 
 LATENT = 5
 EVERY_NETWORK = [
@@ -258,3 +264,9 @@ def test_a_network_is_its_state_dict(condition_dim: int) -> None:
     judges = [Discriminator(condition_dim=condition_dim, size=16, width=2) for _ in range(2)]
     judges[1].load_state_dict(judges[0].state_dict())
     assert torch.equal(*(judge(image, c) for judge in judges))
+
+
+@pytest.mark.parametrize("network", [Generator, Discriminator, ResidualGenerator, ResidualDiscriminator])
+def test_networks_without_width_are_refused(network: type) -> None:
+    with pytest.raises(ValueError, match=r"^width is 0; expected at least 1\.$"):
+        network(width=0)

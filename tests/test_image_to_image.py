@@ -129,6 +129,11 @@ def test_the_projection_is_the_inner_product_with_each_place() -> None:
         (torch.zeros(2, 3, 32, 32), None, r"source: found shape \(2, 3, 32, 32\); expected \(B, 1, H, W\)"),
         (torch.zeros(2, 1, 36, 32), None, r"source is \(36, 32\) pixels; expected multiples of 8"),
         (torch.zeros(2, 1, 32, 32), torch.zeros(2, 4), "condition was given"),
+        (
+            torch.zeros(2, 1, 32, 32).byte(),
+            None,
+            r"source: found numbers of type torch\.uint8; expected floating point",
+        ),
     ],
 )
 def test_the_generator_refuses(source: Tensor, condition: Tensor | None, message: str) -> None:
@@ -146,6 +151,12 @@ def test_the_generator_refuses(source: Tensor, condition: Tensor | None, message
             torch.zeros(2, 4),
             r"image: found shape \(1, 3, 32, 32\)",
         ),
+        (
+            torch.zeros(2, 3, 32, 32).byte(),
+            torch.zeros(2, 1, 32, 32),
+            torch.zeros(2, 4),
+            "image: found numbers of type",
+        ),
         (torch.zeros(2, 3, 30, 32), torch.zeros(2, 1, 30, 32), torch.zeros(2, 4), "expected multiples of 4"),
         (torch.zeros(2, 3, 32, 32), torch.zeros(2, 1, 32, 32), None, "condition: found none"),
         (torch.zeros(2, 3, 32, 32), torch.zeros(2, 1, 32, 32), torch.zeros(2, 5), r"condition: found shape \(2, 5\)"),
@@ -154,3 +165,12 @@ def test_the_generator_refuses(source: Tensor, condition: Tensor | None, message
 def test_the_discriminator_refuses(image: Tensor, source: Tensor, condition: Tensor | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PatchDiscriminator(condition_dim=4, width=4)(image, source, condition)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_networks_of_no_size_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=rf"^depth is {count}; expected at least 1\.$"):
+        ImageToImageGenerator(depth=count)
+    for network in (ImageToImageGenerator, PatchDiscriminator):
+        with pytest.raises(ValueError, match=rf"^width is {count}; expected at least 1\.$"):
+            network(width=count)

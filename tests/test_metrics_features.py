@@ -157,6 +157,13 @@ def test_bootstrap_of_a_mean_has_its_standard_error() -> None:
     assert means.mean().item() == pytest.approx(x.mean().item(), abs=0.005)
 
 
+def test_a_bootstrap_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^resamples is 0 and samples have the lengths \[3\]; expected at"):
+        bootstrap(torch.mean, torch.zeros(3), resamples=0)
+    with pytest.raises(ValueError, match=r"samples have the lengths \[3, 0\]; expected at least 1 of each"):
+        bootstrap(lambda a, b: a.mean() - b.mean(), torch.zeros(3), torch.zeros(0))
+
+
 def test_a_paired_bootstrap_keeps_pairs_together() -> None:
     x = gaussian(100)[:, :1].double()
     pairs = torch.cat([x, x + 0.1], dim=1)

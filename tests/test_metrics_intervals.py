@@ -54,5 +54,7 @@ def test_the_interval_of_a_mean_is_that_of_the_t_test(n: int, level: float) -> N
 
 
 def test_one_value_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="found 1; expected two or more"):
+    with pytest.raises(ValueError, match="found 1, 1 of them finite; expected two or more"):
         mean_interval([0.5])
+    with pytest.raises(ValueError, match=r"^values: found 2, 1 of them finite; expected two or more finite numbers\.$"):
+        mean_interval([0.5, float("nan")])

@@ -94,5 +94,13 @@ def test_samples_of_another_dimension_are_refused() -> None:
         nearest_mode(torch.zeros(5, 2), centres=torch.zeros(4, 2), std=0.0)
     with pytest.raises(ValueError, match=r"fake holds torch.int64; expected floating point"):
         nearest_mode(torch.zeros(5, 2).long(), centres=torch.zeros(4, 2), std=1.0)
+    with pytest.raises(ValueError, match=r"centres: found shape \(2,\); expected \(K, D\)"):
+        nearest_mode(torch.zeros(5, 2), centres=torch.zeros(2), std=1.0)
     with pytest.raises(ValueError, match=r"fake has shape \(5, 3\); expected \(N, 2\), as centres"):
         nearest_mode(torch.zeros(5, 3), centres=torch.zeros(4, 2), std=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_samples_of_half_precision_have_a_nearest_mode(dtype: torch.dtype) -> None:
+    mode, good = nearest_mode(torch.tensor([[0.1, 0.0], [7.0, 9.0]], dtype=dtype), centres=torch.eye(2) * 9, std=0.1)
+    assert (mode.tolist(), good.tolist()) == ([0, 1], [False, False])

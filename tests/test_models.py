@@ -140,6 +140,12 @@ class Length(nn.Module):
         return torch.tensor([[float(len(text))] for text in texts])
 
 
+def test_without_a_word_on_what_is_there_texts_alone_are_where_the_model_is() -> None:
+    network = MultimodalModel({"text": Length()}, Concat([1]), nn.Linear(1, 1))
+    assert network.to("meta").present(Batch(text=("red", "a star"))).device.type == "meta"
+    assert MultimodalModel({"text": Length()}, Concat([1]))(Batch(text=("red", "a star"))).tolist() == [[3], [6]]
+
+
 def test_texts_are_told_apart_like_tensors() -> None:
     network = MultimodalModel({"text": Length(), "image": ImageEncoder(1, width=4)}, Concat([1, 1]))
     present = torch.tensor([[True, False], [False, True], [True, True]])
@@ -231,14 +237,19 @@ def test_the_shared_vector_can_tell_a_generator_what_to_draw() -> None:
         ),
         (
             {"present": torch.ones(8, 2, dtype=torch.bool)},
-            "present: found shape (8, 2); expected (8, 3), for image, tokens, audio.",
+            "present: found (8, 2) torch.bool; expected (8, 3) torch.bool, for image, tokens, audio.",
+        ),
+        (
+            {"present": torch.ones(8, 3, dtype=torch.int64)},
+            "present: found (8, 3) torch.int64; expected (8, 3) torch.bool, for image, tokens, audio.",
         ),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(change: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=r"\.$") as caught:
-        model()(replace(some(), **change))
-    assert str(caught.value) == said
+    for fusion in (None, CrossAttention([8, 8, 8], 8)):
+        with pytest.raises(ValueError, match=r"\.$") as caught:
+            model(fusion)(replace(some(), **change))
+        assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """The chapters: what their sources keep to, and what must not be in their executed copies."""
 
+import ast
+import importlib
+import inspect
 import re
 from collections import Counter
 from itertools import groupby
@@ -8,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
+from test_layers import code
 
 from tools import address, book, results
 
@@ -72,6 +76,27 @@ def test_rhythm_of_words_and_code(path: Path) -> None:
         if kind == "code"
     ]
     assert [run for run in runs if len(run) > MOST_CODE_CELLS] == [], f"more than {MOST_CODE_CELLS} code cells in a row"
+
+
+def documented() -> set[str]:
+    """The modules on the page of the library, and the names that it documents."""
+    page = (ROOT / "book" / "api.md").read_text()
+    modules = re.findall(r"(?m)^\.\. automodule:: (\S+)", page)
+    found = {*modules, *re.findall(r"(?m)^\.\. auto(?:class|function):: (\S+)", page)}
+    found |= {f"{module}.{name}" for name, module in re.findall(r"(?m)^\.\. py:data:: (\w+)\n +:module: (\S+)", page)}
+    for path in modules:
+        module = importlib.import_module(path)
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == path]
+        own += re.findall(r"(?m)^#: .*\n(\w+)", inspect.getsource(module))  # data whose comment is its documentation
+        found |= {f"{path}.{name}" for name in getattr(module, "__all__", own) if name[0] != "_"}
+    return found
+
+
+@each_chapter
+def test_what_a_chapter_imports_is_documented(path: Path) -> None:
+    imports = [node for node in ast.walk(ast.parse(code(path))) if isinstance(node, ast.ImportFrom)]
+    names = {f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    assert {name for name in names if name.startswith("mmgan_lib")} - documented() == set()
 
 
 @each_chapter

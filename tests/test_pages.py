@@ -98,7 +98,6 @@ def visit(browser, site: str, path: str, *, width: int = 1280, theme: str = "lig
             route.abort()
 
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
-    context.add_init_script(f"localStorage.setItem('theme', '{theme}'); localStorage.setItem('mode', '{theme}')")
     context.route(lambda url: not url.startswith(("data:", "blob:")), gate)
     page = context.new_page()
     page.on("console", lambda message: faults.append(f"console: {message.text}") if message.type == "error" else None)

@@ -327,6 +327,12 @@ def test_every_figure_says_what_it_shows_and_which_tier_made_it(
 
 
 @EVERY_DISPLAY
+def test_what_was_recorded_is_not_said_to_be_of_this_tier(displayed: list[dict], display: Callable) -> None:
+    display(alt="A bar.", caption="Recorded: 400 samples of a long run.")
+    assert displayed[0]["metadata"]["mmgan"]["caption"] == "Recorded: 400 samples of a long run."
+
+
+@EVERY_DISPLAY
 @pytest.mark.parametrize("name", ["alt", "caption"])
 @pytest.mark.parametrize("nothing", ["", " \n"])
 def test_a_figure_that_says_nothing_is_refused(displayed: list, display: Callable, name: str, nothing: str) -> None:

@@ -34,6 +34,7 @@ def _leave_randomness_alone():
 @pytest.fixture(params=[False, True], ids=["without_cuda", "with_cuda"])
 def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if request.param else 0)
     return request.param
 
 
@@ -44,10 +45,23 @@ def test_cuda_where_there_is_one_and_then_the_full_tier(cuda: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:1", "mps"])
-def test_the_environment_chooses_the_device(monkeypatch: pytest.MonkeyPatch, cuda: bool, name: str) -> None:
+def test_the_environment_chooses_the_device(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setenv("MMGAN_DEVICE", name)
     assert runtime.device() == torch.device(name)
     assert runtime.tier() == ("full" if name.startswith("cuda") else "quick")
+
+
+@pytest.mark.parametrize("name", ["cuda:7", "cuda", "mps", "xpu", "meta"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, cuda: bool, name: str) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setenv("MMGAN_DEVICE", name)
+    if cuda and name == "cuda":
+        assert runtime.device() == torch.device("cuda")
+        return
+    with pytest.raises(ValueError, match=rf"^MMGAN_DEVICE is '{name}'; expected .* where there is one\.$"):
+        runtime.device()
 
 
 @pytest.mark.parametrize("chosen", ["quick", "full"])
@@ -67,8 +81,8 @@ def test_empty_variables_order_nothing(monkeypatch: pytest.MonkeyPatch, cuda: bo
 @pytest.mark.parametrize(
     ("variable", "value", "ask", "expected"),
     [
-        ("MMGAN_DEVICE", "gpu", runtime.device, "'cpu', 'cuda', 'cuda:1' or 'mps'"),
-        ("MMGAN_DEVICE", "cuda:first", runtime.device, "'cpu', 'cuda', 'cuda:1' or 'mps'"),
+        ("MMGAN_DEVICE", "gpu", runtime.device, "'cpu', or 'cuda', 'cuda:1' or 'mps' where there is one"),
+        ("MMGAN_DEVICE", "cuda:first", runtime.device, "'cpu', or 'cuda', 'cuda:1' or 'mps' where there is one"),
         ("MMGAN_TIER", "fast", runtime.tier, "'quick' or 'full'"),
         ("MMGAN_TIER", "Full", lambda: runtime.by_tier(quick=1, full=2), "'quick' or 'full'"),
         ("MMGAN_SEED", "1.5", lambda: runtime.seed_everything(0), "a whole number"),
@@ -132,6 +146,7 @@ def test_the_report_names_tier_device_and_python(monkeypatch: pytest.MonkeyPatch
 
 def test_the_report_names_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMGAN_DEVICE", "cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", {torch.device("cuda:1"): "NVIDIA H100"}.__getitem__)
     assert report()["device"] == "cuda:1 (NVIDIA H100)"
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -295,6 +296,58 @@ def test_what_was_watched_stays_as_it_was() -> None:
         assert not torch.equal(earlier["more"][0], later["more"][0])
 
 
+class Seen(NamedTuple):
+    weight: Tensor
+    step: int
+
+
+def test_a_named_tuple_that_was_watched_keeps_its_names() -> None:
+    options = {"watch": lambda step, ema, _: Seen(ema[0].weight, step), "watch_at": (0, 2)}
+    watched = fit_gan(*toys(), points(), GANConfig(steps=2), **options).watched
+    assert type(watched[0]) is Seen
+    assert (watched[0].step, watched[2].step) == (0, 2)
+    assert not torch.equal(watched[0].weight, watched[2].weight)
+
+
+@pytest.mark.parametrize("seen", [Seen(torch.zeros(1), 0), Path("x"), {"deep": [nn.Linear(1, 1)]}], ids=str)
+def test_what_no_checkpoint_can_hold_is_refused_when_it_is_first_watched(tmp_path: Path, seen: object) -> None:
+    options = {"watch": lambda *_: seen, "watch_at": (3,)}
+    assert 3 in fit_gan(*toys(), points(), GANConfig(steps=6), **options).watched
+    with pytest.raises(ValueError, match=r"^What watch returned at step 3 is or holds something .*; expected tensors,"):
+        fit_gan(*toys(), points(), GANConfig(steps=6), folder=tmp_path, **options)
+    assert checkpoint.latest(tmp_path) is None
+
+
+def test_both_networks_are_put_in_train_mode() -> None:
+    (generator, discriminator), expected = toys(), toys()
+    generator.eval(), discriminator.eval()
+    for players in ((generator, discriminator), expected):
+        seed_everything(5)
+        fit_gan(*players, points(), GANConfig(steps=5))
+    assert all(network.training for network in (generator, discriminator))
+    assert equal(discriminator, expected[1])  # with dropout, which eval mode leaves out
+
+
+def test_players_and_data_that_cannot_train_are_refused() -> None:
+    generator, discriminator = toys()
+    ema = fit_gan(generator, discriminator, points(), GANConfig(steps=1)).ema
+    for players, name in (((ema, discriminator), "generator"), ((generator, nn.Identity()), "discriminator")):
+        with pytest.raises(ValueError, match=rf"^{name}: found no parameter that needs a gradient; expected"):
+            fit_gan(*players, points(), GANConfig(steps=1))
+    with pytest.raises(ValueError, match=r"^generator: found no latent_dim; expected the length of its noise"):
+        fit_gan(nn.Linear(3, 2), discriminator, points(), GANConfig(steps=1))
+    for data, found in (
+        (torch.zeros(20, 2, dtype=torch.uint8), r"samples of torch\.uint8"),
+        (torch.zeros(20, 2, dtype=torch.float64), r"samples of torch\.float64"),
+        (Batch(label=torch.arange(20)), "a batch without image"),
+    ):
+        with pytest.raises(ValueError, match=rf"^loader: found {found}; expected samples of torch\.float32"):
+            fit_gan(generator, discriminator, Loader(data, BATCH), GANConfig(steps=1))
+    for step in (-1, 6):
+        with pytest.raises(ValueError, match=rf"^watch_at holds {step}; expected steps from 0 to 5\.$"):
+            fit_gan(generator, discriminator, points(), GANConfig(steps=5), watch=lambda *_: 0, watch_at=(0, step))
+
+
 def test_a_run_that_is_stopped_leaves_the_discriminator_able_to_learn() -> None:
     generator, discriminator = toys()
 
@@ -373,14 +426,16 @@ def test_resumed_training_ends_in_the_same_bits(tmp_path: Path, stop: int) -> No
         return generator(torch.ones(1, 3))
 
     straight, broken, resumed = toys(), toys(), toys(seed=9)
-    keywords = {"watch": watch, "watch_at": (0, 5, 30)}
+    looks = (0, 5, 30)
     seed_everything(4)
-    expected = fit_gan(*straight, points(), GANConfig(steps=30, **options), **keywords)
+    expected = fit_gan(*straight, points(), GANConfig(steps=30, **options), watch=watch, watch_at=looks)
     seed_everything(4)
-    fit_gan(*broken, points(), GANConfig(steps=stop, **options), folder=tmp_path, **keywords)
+    keywords = {"watch": watch, "folder": tmp_path}
+    early = [step for step in looks if step <= stop]
+    fit_gan(*broken, points(), GANConfig(steps=stop, **options), watch_at=early, **keywords)
     seed_everything(77)
     config = GANConfig(steps=30, **options)
-    history = fit_gan(*resumed, points(), config, folder=tmp_path, resume=True, **keywords)
+    history = fit_gan(*resumed, points(), config, resume=True, watch_at=looks, **keywords)
     assert all(equal(a, b) for a, b in zip(straight, resumed, strict=True))
     assert equal(expected.ema, history.ema)
     assert torch.equal(expected.discriminator_loss, history.discriminator_loss)
@@ -521,6 +576,12 @@ def test_a_bad_configuration_is_refused(options: dict, message: str) -> None:
 def test_decays_may_be_whole_numbers() -> None:
     whole, fraction = (fit_gan(*toys(), points(), GANConfig(steps=3, betas=betas)) for betas in ((0, 0.9), (0.0, 0.9)))
     assert torch.equal(whole.generator_loss, fraction.generator_loss)
+
+
+def test_a_run_goes_on_whatever_its_decays_stand_in(tmp_path: Path) -> None:
+    fit_gan(*toys(), points(), GANConfig(steps=3, betas=[0, 0.9]), folder=tmp_path)
+    history = fit_gan(*toys(), points(), GANConfig(steps=6, betas=(0.0, 0.9)), folder=tmp_path, resume=True)
+    assert len(history.generator_loss) == 6
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: its number formats and layout")
@@ -775,7 +836,10 @@ def test_a_validation_loss_that_is_not_a_number_is_named() -> None:
         ({"validate_every": 3}, r"expected validation data with them\.$"),
         ({"validation": examples()}, r"^validation is a Tensor; expected batches, as a Loader or a list gives\.$"),
         ({"validation": []}, r"^validation: found no batches; expected some, the same at each validation\.$"),
-        ({"validation": [examples()], "steps": 5}, r"^validate_every is 12; expected at most steps, 5\.$"),
+        (
+            {"validation": [examples()], "steps": 5},
+            r"^validate_every is 12 \(None: an epoch\); expected at most steps, 5",
+        ),
     ],
 )
 def test_bad_arguments_of_fit_are_refused(options: dict, said: str) -> None:
@@ -784,3 +848,21 @@ def test_bad_arguments_of_fit_are_refused(options: dict, said: str) -> None:
     model = learner().requires_grad_(False)
     with pytest.raises(ValueError, match=r"^model: found no parameter that needs a gradient; expected at least one\.$"):
         train(model)
+
+
+@pytest.mark.parametrize(
+    ("reduce", "found"),
+    [
+        (lambda each: each, r"shape \(16,\)"),
+        (lambda each: each.mean().detach(), r"shape \(\) without a gradient"),
+        (lambda each: each.mean().item(), "a float"),
+    ],
+)
+def test_a_loss_that_cannot_be_lowered_is_refused(reduce: Callable, found: str) -> None:
+    model = learner()
+
+    def loss(rows: Tensor) -> Tensor:
+        return reduce((model(rows[:, :2]).squeeze(1) - rows[:, 2]).square())
+
+    with pytest.raises(ValueError, match=rf"^loss: found {found}; expected a scalar tensor with a gradient"):
+        fit(model, Loader(examples(), BATCH), loss=loss, steps=1)

@@ -16,7 +16,8 @@ class Batch:
     """Samples in one or more modalities; a field that a data set does not have is None.
 
     Every field has the same B samples along its first axis. A modality that only *some* samples lack is told by
-    `present`, never by a magic value. Raises ValueError if the fields differ in length or none is given.
+    `present`, never by a magic value. Raises ValueError if the fields differ in length, none is given, or one, but for
+    `text`, is no tensor.
 
     >>> batch = Batch(image=torch.zeros(3, 1, 32, 32), label=torch.tensor([7, 0, 1]), text=("seven", "zero", "one"))
     >>> batch
@@ -41,6 +42,9 @@ class Batch:
     def __post_init__(self) -> None:
         if isinstance(self.text, str):
             raise ValueError(f"text: found {self.text!r}; expected a sequence of strings, one for each sample.")
+        for name, value in self._given().items():
+            if name != "text" and not isinstance(value, Tensor):
+                raise ValueError(f"{name}: found a {type(value).__name__}; expected a tensor, as by torch.as_tensor.")
         lengths = {name: len(value) for name, value in self._given().items()}
         if len(set(lengths.values())) != 1:
             found = ", ".join(f"{name} has {length}" for name, length in lengths.items()) or "no field"
@@ -68,6 +72,8 @@ class Batch:
             index = torch.atleast_1d(torch.as_tensor(index))
             if index.dtype == torch.bool:
                 index = self._chosen(index)
+            elif len(index) == 0:
+                index = index.long()  # of an empty list PyTorch makes floating point
         return replace(self, **{name: _take(value, index) for name, value in self._given().items()})
 
     def _chosen(self, mask: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +25,7 @@ def obtain(read: Callable[[Path], T], *, local: str, url: str, root: str | Path 
     root = root or os.environ.get("MMGAN_DATA")
     if not root:
         return fetch(read, url)
-    path = Path(root) / local
+    path = Path(root).expanduser() / local
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist: the data folder {root} was expected to hold {local}; "
@@ -43,17 +42,20 @@ def fetch(read: Callable[[Path], T], url: str, folder: str | Path | None = None,
 
     A download that breaks off, stalls for `timeout` seconds or that `read` refuses with ValueError is tried three
     times. It enters the cache whole and checked, or not at all; a file found damaged in the cache is downloaded again.
-    Raises DataUnavailable if that fails.
+    Raises DataUnavailable if that fails, also where the disk is full or the folder cannot be written.
     """
     import pooch
     import requests
     from tqdm import tqdm
 
-    folder = Path(folder or pooch.os_cache("mmgan_lib"))
+    folder = Path(folder or pooch.os_cache("mmgan_lib")).expanduser()
     name = url.rsplit("/", 1)[-1]
-    with suppress(FileNotFoundError, ValueError):
+    try:
         return read(folder / name)
-    (folder / name).unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass  # by now another process may have downloaded it
+    except ValueError:
+        (folder / name).unlink(missing_ok=True)
 
     def download_and_check(url: str, file: str, store: pooch.Pooch) -> None:
         with requests.get(url, stream=True, timeout=timeout) as response:
@@ -68,7 +70,7 @@ def fetch(read: Callable[[Path], T], url: str, folder: str | Path | None = None,
     store = pooch.create(folder, base_url="", registry={name: None}, urls={name: url}, retry_if_failed=2)
     try:
         return read(Path(store.fetch(name, downloader=download_and_check)))
-    except (requests.RequestException, ValueError) as error:
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
         cause = getattr(
             next(iter(error.args), None), "reason", error
         )  # of a failed connection, without the address again

@@ -61,8 +61,9 @@ class CaptionedImageFolder:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder or its metadata is not as described, or, when a sample is asked for, a file cannot be
-            decoded or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``; :meth:`check` finds these beforehand.
+        ValueError: the folder or its metadata is not as described, links lead to a picture twice, or, when a sample is
+            asked for, a file cannot be decoded or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``; :meth:`check`
+            finds these last two beforehand.
     """
 
     def __init__(
@@ -174,6 +175,10 @@ def _class_rows(root: Path) -> tuple[list[Row], tuple[str, ...]]:
     rows = [Row(Path(path), classes[label], label=label) for path, label in found]
     names = (str(row.image.relative_to(root)) for row in rows)
     _refuse(root, [f"file {problem}" for name in names if (problem := _problem_of_file(root, name))])
+    seen: dict[str, Path] = {}
+    for row in rows:
+        if (first := seen.setdefault(os.path.realpath(row.image), row.image)) is not row.image:
+            raise ValueError(f"{row.image} is {first} once more, by a link; expected each picture once.")
     return rows, classes
 
 

@@ -44,8 +44,8 @@ class Loader:
     Data that reads files can be read ahead by `workers` processes while training goes on (0: by this one, when it is
     asked for); the batches are the same, bit for bit. Asked for another step than the next, they start anew from there.
 
-    Raises ValueError where `batch_size` is not positive or no batch can be filled, and where `workers` is negative or
-    would read what is in memory already.
+    Raises ValueError where `data` is a list, `batch_size` is not positive or no batch can be filled, and where
+    `workers` is negative or would read what is in memory already.
 
     >>> loader = Loader(torch.arange(10), batch_size=4, seed=1)
     >>> len(loader), len(loader.batch(0)), bool((loader.batch(7) == loader.batch(7)).all())
@@ -64,6 +64,8 @@ class Loader:
         shuffle: bool = True,
         workers: int = 0,
     ) -> None:
+        if isinstance(data, list | tuple):
+            raise ValueError(f"data is a {type(data).__name__}; expected a Batch, a tensor, or a data set of these.")
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.device = torch.device(device or getattr(data, "device", "cpu"))
         self.data = data.to(self.device) if isinstance(data, Batch | Tensor) and _fits(data, self.device) else data
@@ -94,7 +96,10 @@ class Loader:
         return (self.batch(step) for step in range(number * len(self), (number + 1) * len(self)))
 
     def batch(self, step: int) -> Batch | Tensor:
-        """The batch of training step `step`, counted from 0 and going on through the epochs without end."""
+        """The batch of training step `step`, counted from 0 and going on through the epochs without end.
+
+        Raises ValueError where the data gives neither a `Batch` nor a tensor.
+        """
         if step < 0:
             raise ValueError(f"step is {step}; expected 0 or more.")
         return (self._read_ahead(step) if self.workers else self._draw(step)).to(self.device)
@@ -105,7 +110,11 @@ class Loader:
         data = self.data
         if self.shuffle and hasattr(data, "augmented"):
             data = data.augmented(seed=self.seed, epoch=epoch)
-        return data[self._order_of(epoch)[start : start + self.batch_size]]
+        chosen = self._order_of(epoch)[start : start + self.batch_size]
+        drawn = data[chosen]
+        if not isinstance(drawn, Batch | Tensor):
+            raise ValueError(f"data[indices] is a {type(drawn).__name__}; expected a Batch or a tensor.")
+        return drawn
 
     def _read_ahead(self, step: int) -> Batch | Tensor:
         """What `_draw` gives, from workers that have gone on since the last step."""

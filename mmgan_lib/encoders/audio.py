@@ -44,7 +44,7 @@ class LogMel(nn.Module):
         """
         check_shape("wave", wave, "B", "S")
         check_range("wave", wave, 1.0, "floating point in [-1, 1]")
-        size = len(self.window)
+        wave, size = wave.to(self.window), len(self.window)
         spectrum = torch.stft(wave, size, self.hop, window=self.window, pad_mode="constant", return_complex=True)
         power = (2 / self.window.sum() * spectrum.abs()).square()  # (B, frequencies, frames)
         mel = self.filters.T @ power

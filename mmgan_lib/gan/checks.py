@@ -15,6 +15,13 @@ def doublings(size: int) -> int:
     return steps
 
 
+def check_counts(**counts: int) -> None:
+    """Refuse a count below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}; expected at least 1.")
+
+
 def check_floating(name: str, x: Tensor | None, *shape: int | str) -> None:
     """Refuse an ``x`` that is missing, of another shape, or of whole numbers."""
     check_shape(name, x, *shape)

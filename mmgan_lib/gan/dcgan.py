@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_floating, doublings
+from mmgan_lib.gan.checks import check_condition, check_counts, check_floating, doublings
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -71,6 +71,7 @@ class Generator(nn.Module):
         self, latent_dim: int = 64, *, condition_dim: int = 0, channels: int = 1, size: int = 32, width: int = 32
     ) -> None:
         super().__init__()
+        check_counts(width=width)
         self.latent_dim, self.condition_dim = latent_dim, condition_dim
         widths = [width * 2**i for i in reversed(range(doublings(size)))]
         self.project = nn.Linear(latent_dim + condition_dim, widths[0] * 4 * 4, bias=False)
@@ -122,6 +123,7 @@ class Discriminator(nn.Module):
         norm: type[nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        check_counts(width=width)
         self.condition_dim, self.image_shape = condition_dim, (channels, size, size)
         widths = [width * 2**i for i in range(doublings(size))]
         layers: list[nn.Module] = []

@@ -5,8 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.encoders.base import check_shape
-from mmgan_lib.gan.checks import check_condition
+from mmgan_lib.gan.checks import check_condition, check_counts, check_floating
 from mmgan_lib.gan.dcgan import UpBlock
 
 
@@ -30,6 +29,7 @@ class ImageToImageGenerator(nn.Module):
         self, in_channels: int = 1, *, condition_dim: int = 0, channels: int = 3, width: int = 16, depth: int = 3
     ) -> None:
         super().__init__()
+        check_counts(width=width, depth=depth)
         self.in_channels, self.condition_dim, self.depth = in_channels, condition_dim, depth
         widths = [width * 2**i for i in range(depth)]
         self.down = nn.ModuleList(
@@ -46,7 +46,7 @@ class ImageToImageGenerator(nn.Module):
         """Maps sources (B, in_channels, H, W) and the condition (B, condition_dim) to pictures (B, channels, H, W).
 
         Raises:
-            ValueError: another shape, or sides that are no multiples of 2 to the power of ``depth``.
+            ValueError: another shape, whole numbers, or sides that are no multiples of 2 to the power of ``depth``.
         """
         _check_source(source, self.in_channels, self.depth)
         check_condition(condition, len(source), self.condition_dim)
@@ -76,6 +76,7 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, in_channels: int = 1, *, condition_dim: int = 0, channels: int = 3, width: int = 32) -> None:
         super().__init__()
+        check_counts(width=width)
         self.in_channels, self.condition_dim, self.channels = in_channels, condition_dim, channels
         self.features = nn.Sequential(
             nn.Conv2d(channels + in_channels, width, kernel_size=4, stride=2, padding=1),
@@ -92,10 +93,10 @@ class PatchDiscriminator(nn.Module):
         """Maps pictures (B, channels, H, W), sources (B, in_channels, H, W) and the condition to logits (B, H/4, W/4).
 
         Raises:
-            ValueError: another shape, or sides that are no multiples of 4.
+            ValueError: another shape, whole numbers, or sides that are no multiples of 4.
         """
         _check_source(source, self.in_channels, 2)
-        check_shape("image", image, len(source), self.channels, *source.shape[2:])
+        check_floating("image", image, len(source), self.channels, *source.shape[2:])
         check_condition(condition, len(source), self.condition_dim)
         features = self.features(torch.cat([image, source], dim=1))
         logits = self.head(features).squeeze(1)
@@ -105,6 +106,6 @@ class PatchDiscriminator(nn.Module):
 
 
 def _check_source(source: Tensor, channels: int, halvings: int) -> None:
-    check_shape("source", source, "B", channels, "H", "W")
+    check_floating("source", source, "B", channels, "H", "W")
     if any(side % 2**halvings for side in source.shape[2:]):
         raise ValueError(f"source is {tuple(source.shape[2:])} pixels; expected multiples of {2**halvings}.")

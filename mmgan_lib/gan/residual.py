@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_floating, doublings
+from mmgan_lib.gan.checks import check_condition, check_counts, check_floating, doublings
 
 
 class ResidualBlock(nn.Module):
@@ -67,6 +67,7 @@ class ResidualGenerator(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
+        check_counts(width=width)
         self.latent_dim, self.condition_dim = latent_dim, condition_dim
         widths = [width * 2**i for i in reversed(range(doublings(size) + 1))]
         self.project = nn.Linear(latent_dim + condition_dim, widths[0] * 4 * 4)
@@ -107,6 +108,7 @@ class ResidualDiscriminator(nn.Module):
         self, *, condition_dim: int = 0, channels: int = 1, size: int = 32, width: int = 16, blocks: int = 1
     ) -> None:
         super().__init__()
+        check_counts(width=width)
         self.condition_dim, self.image_shape = condition_dim, (channels, size, size)
         widths = [width * 2**i for i in range(doublings(size) + 1)]
         self.from_image = nn.Conv2d(channels, widths[0], kernel_size=1)

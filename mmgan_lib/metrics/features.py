@@ -63,8 +63,8 @@ def image_features(image: Tensor, encoder: nn.Module, *, batch_size: int = 256) 
 def pretrained_inception(*, batch_size: int = 64) -> FrozenResNet:
     """torchvision's Inception v3 (Szegedy et al., 2016) with ImageNet weights: 2,048 features of 299×299 pixels.
 
-    It has the layers of the network that most published distances were computed with, but other weights and another way
-    of resizing pictures: compare its numbers among themselves, not with those.
+    It has nearly the layers of the network that most published distances were computed with (its pooling differs), but
+    other weights and another way of resizing pictures: compare its numbers among themselves, not with those.
 
     Args:
         batch_size: pictures that the network sees at once.

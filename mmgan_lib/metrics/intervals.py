@@ -42,15 +42,16 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
         level: the share of such intervals that hold the mean.
 
     Raises:
-        ValueError: fewer than two values.
+        ValueError: fewer than two values, or one that is not finite.
 
     >>> mean_interval([2.0, 3.0, 4.0])
     (0.51..., 5.48...)
     """
     from scipy.stats import t
 
-    if len(values) < 2:
-        raise ValueError(f"values: found {len(values)}; expected two or more.")
+    finite = sum(map(math.isfinite, values))
+    if finite < max(2, len(values)):
+        raise ValueError(f"values: found {len(values)}, {finite} of them finite; expected two or more finite numbers.")
     n, centre = len(values), mean(values)
     reach = float(t.ppf((1 + level) / 2, n - 1)) * stdev(values) / math.sqrt(n)
     return centre - reach, centre + reach

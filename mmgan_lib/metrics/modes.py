@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmgan_lib.encoders.base import check_shape
+
 
 @dataclass(frozen=True)
 class ModeCoverage:
@@ -49,6 +51,7 @@ def mode_coverage(mode: Tensor, *, modes: int, good: Tensor | None = None) -> Mo
     low, high = mode.aminmax()
     if low < 0 or high >= modes:
         raise ValueError(f"mode: found modes from {low} to {high}; expected 0 to {modes - 1}.")
+    mode, good = mode.cpu(), good.cpu()  # not every device has float64
     share = mode.bincount(minlength=modes).double() / len(mode)
     return ModeCoverage(
         modes=len(mode[good].unique()),
@@ -74,12 +77,14 @@ def nearest_mode(fake: Tensor, *, centres: Tensor, std: float) -> tuple[Tensor, 
     >>> nearest_mode(torch.tensor([[0.0, 0.1], [9.0, 9.5]]), centres=torch.tensor([[0.0, 0.0], [9.0, 9.0]]), std=0.1)
     (tensor([0, 1]), tensor([ True, False]))
     """
+    check_shape("centres", centres, "K", "D")
     if fake.dim() != 2 or fake.shape[1:] != centres.shape[1:]:
         raise ValueError(f"fake has shape {tuple(fake.shape)}; expected (N, {centres.shape[1]}), as centres.")
     if not fake.is_floating_point():
         raise ValueError(f"fake holds {fake.dtype}; expected floating point.")
     if not std > 0:
         raise ValueError(f"std is {std}; expected more than 0.")
+    fake = fake.to(torch.promote_types(fake.dtype, torch.float32))  # cdist knows no half precision
     centres = centres.to(fake)
     distance, mode = torch.cdist(fake, centres, compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
     return mode, distance < 3 * std

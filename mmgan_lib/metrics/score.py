@@ -92,11 +92,18 @@ def bootstrap(
     Returns:
         (resamples, ...), the statistic of each.
 
+    Raises:
+        ValueError: fewer than one resample, or nothing to draw from.
+
     >>> heights = torch.tensor([1.6, 1.7, 1.8, 1.9])
     >>> means = bootstrap(torch.mean, heights, generator=torch.Generator().manual_seed(0))
     >>> means.quantile(torch.tensor([0.025, 0.975]))
     tensor([1.6500, 1.8500])
     """
+
+    if resamples < 1 or not all(map(len, samples)):
+        found = f"resamples is {resamples} and samples have the lengths {[len(x) for x in samples]}"
+        raise ValueError(f"{found}; expected at least 1 of each.")
 
     def drawn_again(x: Tensor) -> Tensor:
         return x[torch.randint(len(x), (len(x),), generator=generator)]
@@ -183,4 +190,4 @@ def vectors(name: str, samples: Tensor | Features) -> Tensor:
     low, high = x.aminmax()
     if not (low > -torch.inf and high < torch.inf):  # also true for NaN
         raise ValueError(f"{name}: found NaN or infinity in sample {(~x.isfinite()).any(dim=1).nonzero()[0].item()}.")
-    return x.detach()
+    return x.detach().cpu() if x.device.type == "mps" else x.detach()  # metrics need float64, which mps lacks

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mmgan_lib import checkpoint
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
 from mmgan_lib.training.config import GANConfig
@@ -76,15 +77,16 @@ def fit_gan(
     it ``torch.nn.SyncBatchNorm`` on GPUs, else keep the main process's networks.
 
     Args:
-        generator: maps noise (B, generator.latent_dim), and a condition where there is one, to samples.
-        discriminator: maps samples, and a condition where there is one, to logits (B,).
-        loader: ``loader.batch(i)`` gives the i-th :class:`Batch` of images, or tensor of samples.
+        generator: maps noise (B, generator.latent_dim), and a condition where there is one, to samples; it is put in
+            train mode.
+        discriminator: maps samples, and a condition where there is one, to logits (B,); it is put in train mode.
+        loader: ``loader.batch(i)`` gives the i-th :class:`Batch` of images, or tensor of samples, of the noise's type.
         condition: maps a batch to its conditions (B, D), without gradients.
         augment: what every sample, real or fake, goes through before the discriminator sees it, such as
             :func:`mmgan_lib.gan.diff_augment`; the generator learns through it, so it has to be differentiable.
         watch: called as ``watch(step, averaged_generator, discriminator)``, without gradients, once ``step`` steps
             are done; what it returns is kept in ``history.watched``, the frames of a film, with its tensors copied to
-            the CPU.
+            the CPU. With a ``folder`` that has to be tensors, numbers, strings, and containers of them.
         watch_at: the steps, 0 to ``config.steps``, at which to watch.
         folder: where to keep checkpoints.
         resume: go on from the newest checkpoint in ``folder``; on the CPU the result is the same, bit for bit, as
@@ -94,12 +96,14 @@ def fit_gan(
 
     Raises:
         DivergedError: a loss is not finite, or larger than a million.
-        ValueError: ``folder`` holds another run, or a batch cannot be shared equally.
+        ValueError: a bad argument, ``folder`` holds another run, or a batch cannot be shared equally.
         mmgan_lib.checkpoint.CheckpointError: the newest checkpoint is damaged.
     """
+    _check(generator, discriminator, config, watch_at)
     run, processes = _GANRun(generator, discriminator, loader, config), Processes(accelerator)
     first = run.restore(Path(folder), resume) if folder else 0
     processes.begin(run)
+    generator.train(), discriminator.train()
     fast_generator, fast_discriminator, autocast = _for_device(generator, discriminator, config, run.device)
     weights = [weight for weight in discriminator.parameters() if weight.requires_grad]
     loss, as_seen = GAN_LOSSES[config.loss], augment or nn.Identity()
@@ -108,7 +112,9 @@ def fit_gan(
     def show(step: int) -> None:
         if processes.is_main and watch is not None and step in watch_at:
             with torch.no_grad(), aside(run.device):
-                run.notes["watched"][step] = _kept(watch(step, run.models["ema"], discriminator))
+                seen = run.notes["watched"][step] = _kept(watch(step, run.models["ema"], discriminator))
+            if folder:  # told now, and not at the next checkpoint
+                checkpoint.check_state(f"What watch returned at step {step}", seen)
 
     steps, quiet = range(first, config.steps), not processes.is_main
     bar = tqdm(steps, "GAN", config.steps, initial=first, leave=False, mininterval=0.5, disable=quiet)
@@ -155,6 +161,16 @@ def fit_gan(
     return GANHistory(d_losses, g_losses, run.seconds, speed, run.notes["watched"], run.models["ema"])
 
 
+def _check(generator: nn.Module, discriminator: nn.Module, config: GANConfig, watch_at: Collection[int]) -> None:
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        if not any(weight.requires_grad for weight in network.parameters()):
+            raise ValueError(f"{name}: found no parameter that needs a gradient; expected at least one.")
+    if not hasattr(generator, "latent_dim"):
+        raise ValueError("generator: found no latent_dim; expected the length of its noise under that name.")
+    if outside := [step for step in watch_at if not 0 <= step <= config.steps]:
+        raise ValueError(f"watch_at holds {outside[0]}; expected steps from 0 to {config.steps}.")
+
+
 class _GANRun(Run):
     """What changes while a GAN trains: three networks, two optimisers, and what was watched."""
 
@@ -166,7 +182,8 @@ class _GANRun(Run):
         rate = config.lr if config.lr_discriminator is None else config.lr_discriminator
         rates = {"generator": config.lr, "discriminator": rate}
         betas = tuple(map(float, config.betas))  # Adam takes no whole number beside a fraction
-        settings = dataclasses.asdict(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
+        settings = dataclasses.asdict(config) | {"betas": betas}
+        settings |= {"batch_size": loader.batch_size, "loader_seed": loader.seed}
         super().__init__(
             models=models,
             optimizers={
@@ -214,7 +231,10 @@ def _inputs(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The real samples, and the condition as a tuple of one or none."""
     batch = batch.to(device)
-    real = batch if isinstance(batch, Tensor) else batch.image
+    real, noise = batch if isinstance(batch, Tensor) else batch.image, torch.get_default_dtype()
+    if real is None or real.dtype != noise:
+        found = "a batch without image" if real is None else f"samples of {real.dtype}"
+        raise ValueError(f"loader: found {found}; expected samples of {noise}, as the noise is.")
     with torch.no_grad():  # what makes the condition is not trained here
         return real, () if condition is None else (condition(batch),)
 
@@ -257,6 +277,8 @@ def _kept(value: Any) -> Any:
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         return {name: _kept(part) for name, part in value.items()}
+    if hasattr(value, "_fields"):  # a NamedTuple
+        return type(value)(*map(_kept, value))
     if isinstance(value, list | tuple):
         return (list if isinstance(value, list) else tuple)(_kept(part) for part in value)
     return value

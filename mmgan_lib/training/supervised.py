@@ -87,7 +87,7 @@ def fit(
 
     Raises:
         DivergedError: a loss is not finite, or larger than a million.
-        ValueError: a bad argument, or ``folder`` holds another run.
+        ValueError: a bad argument, a loss that is no scalar or has no gradient, or ``folder`` holds another run.
         mmgan_lib.checkpoint.CheckpointError: the newest checkpoint is damaged.
     """
     every = len(loader) if validation is not None and validate_every is None else validate_every
@@ -110,7 +110,7 @@ def fit(
     done, began = first, time.perf_counter() - run.seconds
     with tqdm(total=steps, desc="fit", initial=first, leave=False, mininterval=0.5) as bar:
         while done < steps and not _exhausted(run.notes["validation"], patience):
-            batch_loss = loss(loader.batch(done).to(run.device))
+            batch_loss = _checked(loss(loader.batch(done).to(run.device)))
             descend(optimizer, batch_loss + _penalty(weights, l1, l2))
             run.losses[done, 0] = batch_loss.detach()
             done += 1
@@ -134,6 +134,15 @@ def _adam(model: nn.Module, lr: float) -> torch.optim.Adam:
     if not learning:
         raise ValueError("model: found no parameter that needs a gradient; expected at least one.")
     return torch.optim.Adam(learning, lr=lr, fused=True)
+
+
+def _checked(loss: Tensor) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+        found = f"a {type(loss).__name__}"
+        if isinstance(loss, Tensor):
+            found = f"shape {tuple(loss.shape)}" + ("" if loss.requires_grad else " without a gradient")
+        raise ValueError(f"loss: found {found}; expected a scalar tensor with a gradient, as a mean over the batch is.")
+    return loss
 
 
 def _penalty(weights: Sequence[Tensor], l1: float, l2: float) -> Tensor | float:
@@ -200,4 +209,4 @@ def _check(
     if validation is None and (patience or validate_every):
         raise ValueError("patience and validate_every say how to validate; expected validation data with them.")
     if validation is not None and validate_every > steps:
-        raise ValueError(f"validate_every is {validate_every}; expected at most steps, {steps}.")
+        raise ValueError(f"validate_every is {validate_every} (None: an epoch); expected at most steps, {steps}.")
