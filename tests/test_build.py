@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -124,7 +125,9 @@ def test_interrupted_run_keeps_finished_chapters(project: Path, interruption: si
     write_notebook(
         project, "02_two", f"import os, time\n\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(300)"
     )
-    with subprocess.Popen(command(project), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    attentive = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # else deaf to it, if these tests are: as after &
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command(project), preexec_fn=attentive, **pipes) as running:
         wait_until(lambda: pid.exists() and pid.read_text())
         running.send_signal(interruption)
         _, told = running.communicate(timeout=30)
