@@ -237,17 +237,16 @@ def checked(executed: NotebookNode) -> list[NotebookNode]:
 
 
 def status_page(copies: dict[Path, NotebookNode]) -> str:
-    """The generated part of ``book/status.md``: how long each chapter took and where, and what it claims."""
-    rows = ["| chapter | seconds | checked | tier | device | executed |", "|---|---:|---:|---|---|---|"]
+    """The generated part of ``book/status.md``: how long each chapter took, and what it claims."""
+    rows = ["| chapter | seconds | checked | tier | executed |", "|---|---:|---:|---|---|"]
     lists = []
     for notebook, executed in copies.items():
         made, outputs = executed.metadata["mmgan"], checked(executed)
-        where = f"{made['tier']} | {made['device']} | {made['when']}"
-        rows.append(f"| []({notebook.name}) | {made['seconds']} | {len(outputs)} | {where} |")
+        rows.append(f"| []({notebook.name}) | {made['seconds']} | {len(outputs)} | {made['tier']} | {made['when']} |")
         heading = next(line for cell in executed.cells for line in cell.source.splitlines() if line.startswith("# "))
         lists += [f"#{heading}", *(output.data["text/html"] for output in outputs)]
     total = sum(executed.metadata["mmgan"]["seconds"] for executed in copies.values())
-    rows.append(f"| **all** | **{total:.1f}** | **{sum(map(len, map(checked, copies.values())))}** | | | |")
+    rows.append(f"| **all** | **{total:.1f}** | **{sum(map(len, map(checked, copies.values())))}** | | |")
     return "\n\n".join(["\n".join(rows), *lists, ""])
 
 
