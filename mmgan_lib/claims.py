@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from mmgan_lib import runtime
+from mmgan_lib.metrics.intervals import student
 
 PACKAGE = Path(__file__).parent
 RESULTS = (PACKAGE / "results", PACKAGE.parent / "book" / "results")  # as installed, and in the repository
@@ -108,14 +109,8 @@ def prediction_interval(values: Sequence[float], *, level: float = 0.999) -> tup
     >>> prediction_interval([2.0, 3.0, 4.0], level=0.9)
     (-0.37..., 6.37...)
     """
-    from scipy.stats import t
-
-    finite = sum(map(math.isfinite, values))
-    if finite < max(2, len(values)):
-        raise ValueError(f"values: found {len(values)}, {finite} of them finite; expected two or more finite numbers.")
-    n, centre = len(values), mean(values)
-    s = max(stdev(values), 0.01 * abs(centre))
-    reach = float(t.ppf((1 + level) / 2, n - 1)) * s * math.sqrt(1 + 1 / n)
+    n, centre, s, t = student(values, level)
+    reach = t * max(s, 0.01 * abs(centre)) * math.sqrt(1 + 1 / n)
     return centre - reach, centre + reach
 
 

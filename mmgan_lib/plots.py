@@ -127,17 +127,17 @@ def png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
-def show(figure: Figure, *, alt: str, caption: str) -> None:
+def show(figure: Figure, *, alt: str, caption: str, recorded: bool = False) -> None:
     """Display a figure, its caption and, for those who cannot see it, a text that says what it shows.
 
-    The tier that made the figure is added to the caption, unless that begins with "Recorded": of an earlier run.
+    The tier that made the figure is added to the caption, unless what it shows was ``recorded`` by an earlier run.
 
     Raises:
         ValueError: ``alt`` or ``caption`` is empty.
     """
     image = base64.b64encode(png(figure)).decode()
     html = f'<img src="data:image/png;base64,{image}" alt="{escape(alt)}" style="max-width: 100%">'
-    _display({"image/png": image, "text/html": html}, alt, caption)
+    _display({"image/png": image, "text/html": html}, alt, caption, recorded=recorded)
 
 
 def film(frames: Sequence[Figure], *, labels: Sequence[str], alt: str, caption: str) -> None:
@@ -206,14 +206,14 @@ def sliders(draw: Callable[..., Figure], *, alt: str, caption: str, **ranges: tu
     _display({"application/vnd.jupyter.widget-view+json": view, "image/png": image}, alt, caption)
 
 
-def _display(bundle: dict[str, Any], alt: str, caption: str) -> None:
+def _display(bundle: dict[str, Any], alt: str, caption: str, *, recorded: bool = False) -> None:
     """Display a bundle of representations; the build of the book takes ``alt`` and ``caption`` from its metadata."""
     from IPython.display import display
 
     for name, text in (("alt", alt), ("caption", caption)):
         if not text.strip():
             raise ValueError(f"{name} is empty; expected a sentence that says what the figure shows.")
-    if not caption.startswith("Recorded"):
+    if not recorded:
         caption = f"{caption} ({runtime.tier()} tier)"
     if "text/html" in bundle:  # the rendered book numbers the caption and shows it itself
         bundle["text/html"] += f'<p class="notebook-only"><em>{escape(caption)}</em></p>'

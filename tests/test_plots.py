@@ -326,10 +326,11 @@ def test_every_figure_says_what_it_shows_and_which_tier_made_it(
         assert len(re.findall("<script", output["data"]["text/html"])) == (display is film)
 
 
-@EVERY_DISPLAY
-def test_what_was_recorded_is_not_said_to_be_of_this_tier(displayed: list[dict], display: Callable) -> None:
-    display(alt="A bar.", caption="Recorded: 400 samples of a long run.")
-    assert displayed[0]["metadata"]["mmgan"]["caption"] == "Recorded: 400 samples of a long run."
+@pytest.mark.parametrize(("recorded", "tier"), [(True, ""), (False, " (quick tier)")])
+def test_what_was_recorded_is_not_said_to_be_of_this_tier(displayed: list[dict], recorded: bool, tier: str) -> None:
+    figure, _ = plots.panels()
+    plots.show(figure, alt="A bar.", caption="Recorded: 400 samples.", recorded=recorded)
+    assert displayed[0]["metadata"]["mmgan"]["caption"] == f"Recorded: 400 samples.{tier}"
 
 
 @EVERY_DISPLAY

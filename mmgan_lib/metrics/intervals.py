@@ -47,11 +47,20 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
     >>> mean_interval([2.0, 3.0, 4.0])
     (0.51..., 5.48...)
     """
+    n, centre, s, t = student(values, level)
+    reach = t * s / math.sqrt(n)
+    return centre - reach, centre + reach
+
+
+def student(values: Sequence[float], level: float) -> tuple[int, float, float, float]:
+    """How many values there are, their mean and standard deviation, and Student's quantile for ``level``.
+
+    Raises:
+        ValueError: fewer than two values, or one that is not finite.
+    """
     from scipy.stats import t
 
     finite = sum(map(math.isfinite, values))
     if finite < max(2, len(values)):
         raise ValueError(f"values: found {len(values)}, {finite} of them finite; expected two or more finite numbers.")
-    n, centre = len(values), mean(values)
-    reach = float(t.ppf((1 + level) / 2, n - 1)) * stdev(values) / math.sqrt(n)
-    return centre - reach, centre + reach
+    return len(values), mean(values), stdev(values), float(t.ppf((1 + level) / 2, len(values) - 1))

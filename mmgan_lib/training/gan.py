@@ -103,7 +103,8 @@ def fit_gan(
     run, processes = _GANRun(generator, discriminator, loader, config), Processes(accelerator)
     first = run.restore(Path(folder), resume) if folder else 0
     processes.begin(run)
-    generator.train(), discriminator.train()
+    generator.train()
+    discriminator.train()
     fast_generator, fast_discriminator, autocast = _for_device(generator, discriminator, config, run.device)
     weights = [weight for weight in discriminator.parameters() if weight.requires_grad]
     loss, as_seen = GAN_LOSSES[config.loss], augment or nn.Identity()
