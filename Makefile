@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -rs --no-fold-skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test weights results bench serve address clean
+.PHONY: help setup book test weights results bench gpu serve address clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ results: setup ## train again what the book's tables over seeds record
 
 bench: setup ## training and metrics beside the plain tutorial loop and reference libraries
 	@$(PYTHON) -m tools.bench
+
+gpu: setup ## run the chapters on a GPU, or on a stand-in that refuses what a GPU would
+	@$(PYTHON) -m tools.gpu
 
 serve: book ## build the book and serve it on this machine
 	@$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000
