@@ -23,16 +23,16 @@ _registered: list[torch.library.Library] = []
 
 
 class StandInTensor(Tensor):
-    """A tensor of the stand-in; ``inner`` is the CPU tensor that it hides."""
+    """A tensor of the stand-in; ``hidden`` is the CPU tensor that it hides."""
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> "StandInTensor":
+    def __new__(cls, hidden: Tensor) -> "StandInTensor":
         """A tensor that tells everything but the numbers."""
-        layout = {"strides": inner.stride(), "storage_offset": inner.storage_offset(), "dtype": inner.dtype}
-        return Tensor._make_wrapper_subclass(cls, inner.size(), device=torch.device(NAME, 0), **layout)
+        layout = {"strides": hidden.stride(), "storage_offset": hidden.storage_offset(), "dtype": hidden.dtype}
+        return Tensor._make_wrapper_subclass(cls, hidden.size(), device=torch.device(NAME, 0), **layout)
 
-    def __init__(self, inner: Tensor) -> None:
-        self.inner = inner
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
 
     @classmethod
     def __torch_dispatch__(cls, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -46,31 +46,31 @@ class StandInTensor(Tensor):
     @data.setter
     def data(self, value: "StandInTensor") -> None:
         Tensor.data.__set__(self, value)
-        self.inner = value.inner
+        self.hidden = value.hidden
 
     def numpy(self, *, force: bool = False) -> Any:
         """Raises TypeError, as on a GPU, unless a copy is asked for."""
         if not force:
             raise TypeError(f"can't convert {NAME} device type tensor to numpy. Use Tensor.cpu() first.")
-        return self.inner.detach().numpy()
+        return self.hidden.detach().numpy()
 
     def tolist(self) -> Any:
         """The numbers, which PyTorch does not give for a subclass."""
-        return self.inner.tolist()
+        return self.hidden.tolist()
 
     def __format__(self, form: str) -> str:
-        return format(self.inner.detach(), form)
+        return format(self.hidden.detach(), form)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return repr(self.inner).replace("tensor", NAME, 1)
+        return repr(self.hidden).replace("tensor", NAME, 1)
 
     def __deepcopy__(self, memo: dict) -> Tensor:
-        twin = StandInTensor(self.inner.detach().clone())
+        twin = StandInTensor(self.hidden.detach().clone())
         twin = nn.Parameter(twin) if isinstance(self, nn.Parameter) else twin
         return memo.setdefault(id(self), twin.requires_grad_(self.requires_grad))
 
     def __reduce_ex__(self, protocol: int) -> Any:
-        return self.inner.detach().__reduce_ex__(protocol)  # what is saved here is loaded as a tensor of the CPU
+        return self.hidden.detach().__reduce_ex__(protocol)  # what is saved here is loaded as a tensor of the CPU
 
 
 def compute(operation: Any, args: tuple, kwargs: dict) -> Any:
@@ -93,13 +93,11 @@ def compute(operation: Any, args: tuple, kwargs: dict) -> Any:
             raise RuntimeError(f"{name}: expected all tensors on the same device, but found {NAME} and cpu")
     if there and any(isinstance(leaf, torch.Generator) for leaf in leaves):
         raise RuntimeError(f"{name}: expected a generator of {NAME}, but found one of the CPU")
-    args, kwargs = tree_map(lambda x: x.inner if isinstance(x, StandInTensor) else x, (args, kwargs))
+    args, kwargs = tree_map(lambda x: x.hidden if isinstance(x, StandInTensor) else x, (args, kwargs))
     if there and "device" in kwargs:
         kwargs["device"] = torch.device("cpu")
-    known = {id(x.inner): x for x in ours}  # an operation in place gives back what it was given
+    known = {id(x.hidden): x for x in ours}  # an operation in place gives back what it was given
     result = operation(*args, **kwargs)
-    if name == "aten::copy_" and id(result) not in known:
-        return result  # from the stand-in to the CPU
 
     def hide(x: Any) -> Any:
         return known[id(x)] if id(x) in known else StandInTensor(x) if isinstance(x, Tensor) else x
@@ -120,8 +118,9 @@ def register() -> None:
     if _registered:
         return
     _setup_privateuseone_for_python_backend(NAME, backend_module=Module())
-    library = torch.library.Library("aten", "IMPL")
-    _registered.append(library)  # the kernels live as long as it does
+    library, fallback = torch.library.Library("aten", "IMPL"), torch.library.Library("_", "IMPL")
+    _registered.extend([library, fallback])  # the kernels live as long as these do
+    fallback.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # half precision changes nothing here
     for operation in filter(None, map(_maker, torch._C._dispatch_get_all_op_names())):
 
         def kernel(*args: Any, _operation: Any = operation, **kwargs: Any) -> Any:
@@ -148,7 +147,7 @@ def _maker(name: str) -> Any:
 
 
 def _mend() -> None:
-    """Let the stand-in pass where PyTorch and safetensors go around a tensor's operations."""
+    """Let the stand-in pass where PyTorch and safetensors reach around a tensor's operations."""
 
     def elsewhere(run: Any) -> Any:
         def through_the_cpu(*args: Any) -> Any:
@@ -171,13 +170,21 @@ def _mend() -> None:
             self.in_features, self.weight, self.bias = x.shape[-1], full.weight, full.bias
 
     nn.LazyLinear.initialize_parameters = find_size
+    load = torch.load
+
+    def load_there(file: Any, map_location: Any = None, **options: Any) -> Any:
+        if not isinstance(map_location, str | torch.device) or torch.device(map_location).type != NAME:
+            return load(file, map_location, **options)
+        return tree_map(lambda x: x.to(NAME) if isinstance(x, Tensor) else x, load(file, "cpu", **options))
+
+    torch.load = load_there
     pointer, size = safetensors.torch.storage_ptr, safetensors.torch.storage_size
-    safetensors.torch.storage_ptr = lambda x: pointer(getattr(x, "inner", x))
-    safetensors.torch.storage_size = lambda x: size(getattr(x, "inner", x))
+    safetensors.torch.storage_ptr = lambda x: pointer(getattr(x, "hidden", x))
+    safetensors.torch.storage_size = lambda x: size(getattr(x, "hidden", x))
 
 
 def adopt() -> None:
-    """Let mmgan_lib train on the stand-in; before the modules are imported that ask for the device."""
+    """Let mmgan_lib train on the stand-in; to be called before anything asks for ``runtime.device``."""
     from mmgan_lib import runtime
 
     register()
