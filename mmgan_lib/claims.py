@@ -86,7 +86,7 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
         return _display(Claim(sentence, True, evidence), number)
     sentence = f"As over {len(values)} recorded seeds: {name}."
     low, high = prediction_interval(values)
-    evidence["one more is expected"] = f"from {low:.3g} to {high:.3g}"
+    evidence["99.9% interval for one more"] = f"{low:,.4g} to {high:,.4g}"
     return _display(Claim(sentence, low <= value <= high, evidence), number)
 
 

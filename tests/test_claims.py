@@ -99,7 +99,7 @@ def test_a_run_may_fall_where_one_more_is_expected(displayed: list[dict], value:
     recorded("modes", value, chapter="03_gan")
     about = displayed[0]["metadata"]["mmgan"]
     evidence = {"this run": float(value), "recorded mean": 3.0, "lowest": 2.0, "highest": 4.0}
-    evidence["one more is expected"] = "from -33.5 to 39.5"
+    evidence["99.9% interval for one more"] = "-33.49 to 39.49"
     assert about == {"record": "modes", "value": float(value), "holds": True, "evidence": evidence}
     assert "As over 3 recorded seeds: modes." in displayed[0]["data"]["text/plain"]
 
