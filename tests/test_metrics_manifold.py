@@ -176,11 +176,11 @@ def test_distances_are_never_held_all_at_once() -> None:
             return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1e6
 
         torch.set_num_threads(1)
-        real, fake = torch.randn(2, 10_000, 2)
+        real, fake = torch.randn(2, 15_000, 2)
         density_coverage(real=real[:100], fake=fake[:100])
         before = peak()
         density_coverage(real=real, fake=fake, resamples=0)
         print(peak() - before)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 0.5  # GB, of which all distances would be 0.8
+    assert float(done.stdout) < 1.0  # GB, of which all distances would be 1.8
