@@ -13,6 +13,7 @@ from mmgan_lib import runtime
 from mmgan_lib.metrics.intervals import student
 
 PACKAGE = Path(__file__).parent
+LEVEL = 0.999  # of the interval that a recorded number is held to
 RESULTS = (PACKAGE / "results", PACKAGE.parent / "book" / "results")  # as installed, and in the repository
 
 
@@ -86,11 +87,11 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
         return _display(Claim(sentence, True, evidence), number)
     sentence = f"As over {len(values)} recorded seeds: {name}."
     low, high = prediction_interval(values)
-    evidence["99.9% interval for one more"] = f"{low:,.4g} to {high:,.4g}"
+    evidence[f"{LEVEL:.1%} interval for one more"] = f"{low:,.4g} to {high:,.4g}"
     return _display(Claim(sentence, low <= value <= high, evidence), number)
 
 
-def prediction_interval(values: Sequence[float], *, level: float = 0.999) -> tuple[float, float]:
+def prediction_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float]:
     r"""Where one more value should fall, by as many as there are (Hahn & Meeker, *Statistical intervals*, 1991).
 
     .. math:: \bar v \pm t_{n-1} \, s \sqrt{1 + 1/n}

@@ -39,13 +39,17 @@ def run(notebook: Path) -> None:
 def main() -> int:
     """Run the chapters whose names begin as asked; returns how many failed."""
     os.environ |= {"MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}
-    asked, failed = tuple(sys.argv[1:]) or "", 0
-    for notebook in sorted(BOOK.glob("[0-9]*.ipynb")):
-        if notebook.name.startswith(asked):
-            process = multiprocessing.get_context("spawn").Process(target=run, args=(notebook,))
-            process.start()
-            process.join()
-            failed += process.exitcode != 0
+    if data := os.environ.get("MMGAN_DATA"):
+        os.environ["MMGAN_DATA"] = str(Path(data).resolve())  # chapters run in another folder
+    asked, failed = tuple(sys.argv[1:]), 0
+    notebooks = [path for path in sorted(BOOK.glob("[0-9]*.ipynb")) if path.name.startswith(asked or "")]
+    if not notebooks:
+        sys.exit(f"No chapter begins with {' or '.join(asked)}; expected numbers such as 03.")
+    for notebook in notebooks:
+        process = multiprocessing.get_context("spawn").Process(target=run, args=(notebook,))
+        process.start()
+        process.join()
+        failed += process.exitcode != 0
     return failed
 
 
