@@ -85,9 +85,11 @@ class SpokenDigits:
     @cached_property
     def recordings(self) -> Recordings:
         """The recordings of the split, each shared by the pictures that drew it."""
+        if self._people:
+            return fsdd(self._train, self._root)
         from mmgan_lib.datasets.synthetic import synthetic_speech
 
-        return fsdd(self._train, self._root) if self._people else synthetic_speech(self._train)
+        return synthetic_speech(self._train)
 
     @cached_property
     def pairing(self) -> Tensor:
