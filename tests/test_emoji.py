@@ -179,6 +179,16 @@ def test_another_version_of_the_names_is_refused(cache: Path, tmp_path: Path, mo
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("MMGAN_DATA", raising=False)
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "file")
+    with pytest.raises(DataUnavailable, match=rf"^{tmp_path}/file/emoji could not be written \([\w ]+\)\.$"):
+        emoji_folder()
+
+
 class TestDataFolder:
     @pytest.fixture
     def data(self, tmp_path: Path) -> Path:

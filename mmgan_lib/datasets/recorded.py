@@ -162,7 +162,7 @@ def read_file(path: Path, *, expected: str) -> bytes:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"not a whole gzip file, {error}") from error
+            raise ValueError("not a whole gzip file") from error
     _check(sha256(data).hexdigest(), expected, f"{len(data):,} bytes")
     return data
 
@@ -189,7 +189,7 @@ def _wavs_of_archive(path: Path) -> dict[str, bytes]:
             paths = [path for path in map(Path, archive.namelist()) if path.match("recordings/*.wav")]
             return {path.name: archive.read(path.as_posix()) for path in paths}
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"not a whole zip archive, {error}") from error
+        raise ValueError("not a whole zip archive") from error
 
 
 def _check(found: str, expected: str, size: str) -> None:
