@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mmgan_lib.datasets import DataUnavailable, recorded
-from mmgan_lib.datasets.recorded import MNIST_SHA256, ArrayUnpickler, mnist
+from mmgan_lib.datasets.arrays import ArrayUnpickler
+from mmgan_lib.datasets.recorded import MNIST_SHA256, mnist
 
 SHARED = Path(os.environ.get("MMGAN_DATA") or Path(__file__).parents[2] / "shared/data")
 
@@ -208,7 +209,7 @@ def test_a_call_inside_of_an_array_is_refused_too(hostile: Call, tmp_path: Path)
         ("numpy.core.multiarray", "fromfile"),
         ("numpy.core", "multiarray._reconstruct"),
         ("numpy.testing", "measure"),
-        ("mmgan_lib.datasets.recorded", "ArrayUnpickler"),
+        ("mmgan_lib.datasets.arrays", "ArrayUnpickler"),
     ],
 )
 def test_no_other_name_is_handed_out(module: str, name: str, stacked: bool) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import gzip
 import io
-import pickle
 import wave
 import zipfile
 import zlib
-from collections.abc import Callable
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmgan_lib.datasets.arrays import ArrayUnpickler
 from mmgan_lib.datasets.download import DataUnavailable, cached, in_data_folder, obtain
 from mmgan_lib.datasets.packages import packaged
 
@@ -127,25 +126,6 @@ def _as_published(*parts: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor
     images = np.concatenate([(images * 256).astype(np.uint8) for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
     return torch.from_numpy(images).reshape(-1, 1, 28, 28), torch.from_numpy(labels)
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads a pickle of NumPy arrays, and refuses with UnpicklingError one that asks for anything else.
-
-    A pickle is a program: it may call whatever ``find_class`` hands out.
-    """
-
-    ADMITTED: ClassVar = {
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Callable:
-        """One of NumPy's three array constructors."""
-        if (module, name) not in self.ADMITTED:
-            raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}; expected arrays alone.")
-        return self.ADMITTED[module, name]
 
 
 def _one_second(wav: bytes) -> Tensor:
