@@ -5,16 +5,28 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from mmgan_lib.datasets import Batch, DialDigits, Digits, Loader, SpokenDigits, gaussian_grid, gaussian_ring
-from mmgan_lib.datasets.digits import DIAL_TONES, WORDS
+from mmgan_lib.datasets import (
+    Batch,
+    DataUnavailable,
+    Loader,
+    Recordings,
+    Shapes,
+    SpokenDigits,
+    gaussian_grid,
+    gaussian_ring,
+)
+from mmgan_lib.datasets import digits as digits_module
+from mmgan_lib.datasets.digits import WORDS, people_can_be_had
 from mmgan_lib.datasets.loader import _fits
 
 
@@ -197,9 +209,9 @@ class TestLoader:
         assert loader.batch(1).device.type == "meta"
 
     def test_what_cannot_move_whole_is_moved_batch_by_batch(self):
-        digits = DialDigits(train=False, n=20)
-        loader = Loader(digits, 4, device="meta")
-        assert loader.data is digits
+        shapes = Shapes(20)
+        loader = Loader(shapes, 4, device="meta")
+        assert loader.data is shapes
         assert loader.batch(0).wave.device.type == "meta"
 
     def test_a_gpu_holds_what_takes_less_than_half_of_its_free_memory(self, monkeypatch):
@@ -250,8 +262,8 @@ class TestLoaderWorkers:
             assert [batch.tolist() for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
     def test_samples_keep_all_their_modalities(self):
-        digits = DialDigits(train=False, n=12)
-        alone, helped = Loader(digits, 4).batch(1), Loader(digits, 4, workers=1).batch(1)
+        shapes = Shapes(12)
+        alone, helped = Loader(shapes, 4).batch(1), Loader(shapes, 4, workers=1).batch(1)
         assert torch.equal(alone.wave, helped.wave)
         assert torch.equal(alone.image, helped.image)
         assert alone.text == helped.text
@@ -290,8 +302,8 @@ class TestLoaderWorkers:
     def test_workers_end_with_the_program(self):
         code = """
 import multiprocessing, torch
-from mmgan_lib.datasets import DialDigits, Loader
-loader = Loader(DialDigits(train=False, n=12), 3, workers=2)
+from mmgan_lib.datasets import Loader, Shapes
+loader = Loader(Shapes(12), 3, workers=2)
 loader.batch(0)
 print(*(process.pid for process in multiprocessing.active_children()))
 """
@@ -365,22 +377,16 @@ class TestToy:
             gaussian_ring(5, std=-1)
 
 
-def make_digits(kind: type[Digits], **options) -> Digits:
-    return kind(**options, **({"root": real_data()} if kind is SpokenDigits else {}))
-
-
-@pytest.fixture(scope="module", params=[DialDigits, SpokenDigits])
-def splits(request) -> tuple[Digits, Digits]:
-    return make_digits(request.param), make_digits(request.param, train=False)
+@pytest.fixture(scope="module")
+def splits() -> tuple[SpokenDigits, SpokenDigits]:
+    return SpokenDigits(root=real_data()), SpokenDigits(train=False, root=real_data())
 
 
 def rows(tensor: Tensor) -> set[bytes]:
     return {row.numpy().tobytes() for row in tensor}
 
 
-class TestDigits:
-    """What holds for both kinds of digits."""
-
+class TestSpokenDigits:
     def test_a_batch_has_every_modality(self, splits):
         batch = splits[1][torch.tensor([3, 14, 15, 9])]
         assert (batch.image.shape, batch.wave.shape) == ((4, 1, 32, 32), (4, 8000))
@@ -417,7 +423,7 @@ class TestDigits:
     def test_the_splits_share_no_picture_and_no_sound(self, splits):
         train, test = splits
         assert not rows(train.image) & rows(test.image)
-        assert not rows(train.sound[0]) & rows(test.sound[0])
+        assert not rows(train.recordings.waveforms) & rows(test.recordings.waveforms)
 
     def test_loads(self, splits):
         loader = Loader(splits[1], 7, seed=4)
@@ -427,66 +433,24 @@ class TestDigits:
         assert first.text == again.text
         assert len(first) == 7
 
-    @pytest.mark.parametrize("kind", [DialDigits, SpokenDigits])
-    def test_the_seed_draws_pictures_and_sounds(self, kind):
-        first, again, other = (make_digits(kind, train=False, n=60, seed=s) for s in (5, 5, 6))
+    def test_the_seed_draws_pictures_and_sounds(self, splits):
+        first, again, other = (SpokenDigits(train=False, n=60, seed=s, root=real_data()) for s in (5, 5, 6))
         assert len(first) == len(first.pictures()) == 60
         assert torch.equal(first.image, again.image)
         assert torch.equal(first[:].wave, again[:].wave)
         assert not torch.equal(first.image, other.image)
         assert not torch.equal(first[:].wave, other[:].wave)
-        assert len(rows(first.image) & rows(make_digits(kind, train=False).image)) == 60
+        assert len(rows(first.image) & rows(splits[1].image)) == 60
 
-    @pytest.mark.parametrize("kind", [DialDigits, SpokenDigits])
     @pytest.mark.parametrize("n", [0, 10_001])
-    def test_refuses_more_pictures_than_there_are(self, kind, n):
-        with pytest.raises(ValueError, match=f"pictures of this split, found {n}"):
-            make_digits(kind, train=False, n=n)
+    def test_refuses_more_pictures_than_there_are(self, n):
+        with pytest.raises(ValueError, match=f"between 1 and the 10000 pictures of this split, found {n}"):
+            SpokenDigits(train=False, n=n, root=real_data())
 
-
-class TestDialDigits:
-    @pytest.mark.parametrize("seed", [0, 1])
-    def test_each_sound_has_the_two_frequencies_of_its_key(self, seed):
-        """The strongest frequency of each tone group is within the 1.8 % that Q.23 allows."""
-        digits = DialDigits(train=False, seed=seed)[:]
-        spectrum = torch.fft.rfft(digits.wave).abs()  # one second: bin f is f Hz
-        low = spectrum[:, 600:1050].argmax(dim=1) + 600
-        high = spectrum[:, 1100:1600].argmax(dim=1) + 1100
-        for found, expected in ((low, 0), (high, 1)):
-            true = torch.tensor([DIAL_TONES[label][expected] for label in digits.label.tolist()])
-            assert ((found - true).abs() <= 0.018 * true).all()
-
-    def test_sounds_vary_in_length_level_and_noise(self):
-        wave = DialDigits(train=False)[:].wave
-        noise = wave[:, -3000:].std(dim=1)  # no key is held for longer than 0.6 s
-        level = wave[:, :800].abs().amax(dim=1)  # and none for less than 0.1 s
-        sounding = wave.unfold(1, 80, 80).std(dim=2) > 2.5 * noise[:, None] + 0.005
-        seconds = sounding.sum(dim=1) / 100
-        for value, low, high in ((noise, 0.001, 0.02), (level, 0.1, 0.8), (seconds, 0.1, 0.6)):
-            assert value.quantile(0.1) < low + 0.25 * (high - low)
-            assert value.quantile(0.9) > low + 0.75 * (high - low)
-
-    def test_splits_are_stratified_and_the_same_for_every_seed(self):
-        train, test = DialDigits(seed=0), DialDigits(train=False, seed=0)
-        assert (len(train), len(test)) == (1437, 360)
-        whole = torch.bincount(torch.cat([train.label, test.label]))
-        assert (torch.bincount(test.label) - whole * 360 / 1797).abs().max() < 1
-        assert torch.equal(test.image, DialDigits(train=False, seed=1).image)
-
-    def test_content_is_pinned(self):
-        batch = DialDigits(train=False, n=100, seed=0)[:]
-        found = sha256()
-        for field in (batch.image, batch.wave, batch.label):
-            found.update(field.numpy().tobytes())
-        found.update(" ".join(batch.text).encode())
-        assert found.hexdigest() == "ce6bc638fbd620edc06447146d948cfae4853ca5f8f84687c6cea0c064ad4e13"
-
-
-class TestSpokenDigits:
-    def test_official_splits(self):
-        train, test = (SpokenDigits(train=train, root=real_data()) for train in (True, False))
+    def test_official_splits(self, splits):
+        train, test = splits
         assert (len(train), len(test)) == (60_000, 10_000)
-        assert (len(train.sound[0]), len(test.sound[0])) == (2700, 300)
+        assert (len(train.recordings.digits), len(test.recordings.digits)) == (2700, 300)
 
     def test_each_picture_has_a_recording_of_its_digit_from_its_split(self):
         """Against the files themselves, read with soundfile."""
@@ -496,10 +460,23 @@ class TestSpokenDigits:
         says = {}
         for file in (real_data() / "fsdd/recordings").glob("*_[0-4].wav"):
             samples = torch.from_numpy(soundfile.read(file, dtype="float32")[0])[:8000]
-            says[torch.nn.functional.pad(samples, (0, 8000 - len(samples))).numpy().tobytes()] = int(file.name[0])
-        batch = digits[torch.arange(0, 10_000, 5)]
-        assert [says[wave.numpy().tobytes()] for wave in batch.wave] == batch.label.tolist()
+            key = torch.nn.functional.pad(samples, (0, 8000 - len(samples))).numpy().tobytes()
+            says[key] = (int(file.name[0]), file.stem.split("_")[1])
+        index = torch.arange(0, 10_000, 5)
+        batch, who = digits[index], [digits.speakers[i] for i in digits.speaker[index]]
+        assert [says[wave.numpy().tobytes()] for wave in batch.wave] == list(
+            zip(batch.label.tolist(), who, strict=True)
+        )
         assert len(rows(batch.wave)) > 0.95 * len(says) == 285
+        assert digits.speakers == ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+
+    def test_content_is_pinned(self):
+        """The numbers of chapters hang on which picture has which recording."""
+        digits = SpokenDigits(train=False, n=100, root=real_data())
+        found = sha256()
+        for field in (digits[:].image, digits[:].wave, digits.label):
+            found.update(field.numpy().tobytes())
+        assert found.hexdigest() == "596e90b27b9407b8342032c2534f632dc921bf6cdb054e2f35cdc812ada10496"
 
     def test_the_picture_is_framed_not_stretched(self):
         digits = SpokenDigits(train=False, root=real_data())
@@ -509,6 +486,73 @@ class TestSpokenDigits:
         torch.testing.assert_close(image[2:30, 2:30], inside)
         assert (image[[0, 1, 30, 31]] == -1).all()
         assert (image[:, [0, 1, 30, 31]] == -1).all()
+
+
+class TestVoices:
+    """Whose voices they are, where people may or may not be had."""
+
+    @pytest.fixture(autouse=True)
+    def people(self, monkeypatch) -> Callable[..., Recordings]:
+        """Recordings of two people and of three synthetic voices, and a count of how often people were asked for."""
+        asked = []
+
+        def speech(*names: str) -> Recordings:
+            pairs = [(digit, name) for digit in range(10) for name in names]
+            waveforms = torch.tensor([digit for digit, _ in pairs], dtype=torch.int16)[:, None].expand(-1, 8000)
+            return Recordings(waveforms, waveforms[:, 0].long(), tuple(name for _, name in pairs))
+
+        def fsdd(train: bool, root: Path | None) -> Recordings:
+            asked.append(root)
+            if root is None:
+                raise DataUnavailable("no network")
+            return speech("eve", "adam")
+
+        pixels, label = torch.zeros(30, 1, 28, 28, dtype=torch.uint8), torch.arange(30) % 10
+        monkeypatch.delenv("MMGAN_DATA", raising=False)
+        monkeypatch.setattr(digits_module, "mnist", lambda train, root: (pixels, label))
+        monkeypatch.setattr(digits_module, "fsdd", fsdd)
+        synthetic = SimpleNamespace(synthetic_speech=lambda train: speech("v3", "v1", "v2"))
+        monkeypatch.setitem(sys.modules, "mmgan_lib.datasets.synthetic", synthetic)
+        people_can_be_had.cache_clear()
+        yield asked
+        people_can_be_had.cache_clear()
+
+    def test_people_are_preferred(self):
+        spoken = SpokenDigits(root="here")
+        assert spoken.voices == "2 people (Free Spoken Digit Dataset)"
+        assert spoken.speakers == ("adam", "eve")
+
+    def test_synthetic_voices_where_people_cannot_be_had_which_is_tried_once(self, people):
+        for train in (True, False):
+            spoken = SpokenDigits(train=train)
+            assert people == [None] * (not train)  # nothing is tried before a sound is asked for
+            assert spoken.voices == "3 synthetic voices (espeak-ng)"
+            assert spoken.speakers == ("v1", "v2", "v3")
+            assert torch.equal((spoken[:].wave[:, 0] * 2**15).long(), spoken.label)
+        assert people == [None]
+
+    def test_who_speaks_is_known_for_each_picture(self):
+        spoken = SpokenDigits()
+        assert spoken.speaker.shape == spoken.label.shape
+        assert spoken.speaker.unique().tolist() == [0, 1, 2]
+        told = [spoken.recordings.speakers[i] for i in spoken.pairing]
+        assert [spoken.speakers[i] for i in spoken.speaker] == told
+
+    def test_people_that_are_asked_for_are_people_or_nothing(self, people):
+        assert SpokenDigits().voices.startswith("3 synthetic voices")
+        for _ in range(2):
+            with pytest.raises(DataUnavailable, match="no network"):
+                SpokenDigits(voices="people")[0]
+        assert people == [None] * 3  # a reader who asks again means it
+        assert SpokenDigits(root="here", voices="people").voices.startswith("2 people")
+
+    def test_synthetic_voices_that_are_asked_for_need_no_try(self, people):
+        assert SpokenDigits(root="here", voices="synthetic").voices == "3 synthetic voices (espeak-ng)"
+        assert people == []
+
+    def test_refuses_other_voices(self):
+        with pytest.raises(ValueError, match=r"^voices is 'tones'; expected 'people', 'synthetic' or None\.$"):
+            SpokenDigits(voices="tones")
 
 
 def test_import_costs_no_heavy_package():

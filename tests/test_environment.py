@@ -15,6 +15,7 @@ import mmgan_lib
 from tools import address
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+WITHOUT_REQUIREMENTS = {about["name"]: about for about in PROJECT["tool"]["uv"]["dependency-metadata"]}
 COLAB = {
     "ipywidgets": "7.7.1",
     "matplotlib": "3.10.0",
@@ -34,7 +35,24 @@ def test_conda_environment_names_the_same_packages() -> None:
     groups = PROJECT["dependency-groups"]
     extras = PROJECT["project"]["optional-dependencies"]
     assert all(set(extra) <= set(groups["test"]) for extra in extras.values())
-    assert pip["pip"] == ["--editable .", *PROJECT["project"]["dependencies"], *groups["book"], *groups["test"]]
+    book = [line for line in groups["book"] if Requirement(line).name not in WITHOUT_REQUIREMENTS]
+    assert pip["pip"] == ["--editable .", *PROJECT["project"]["dependencies"], *book, *groups["test"]]
+
+
+def test_conda_environment_says_how_to_have_what_pip_would_install_too_much_for() -> None:
+    """Only uv can install a package without what it requires and the others with it."""
+    left_out = [line for line in PROJECT["dependency-groups"]["book"] if Requirement(line).name in WITHOUT_REQUIREMENTS]
+    assert {Requirement(line).name for line in left_out} == set(WITHOUT_REQUIREMENTS)
+    words = (ROOT / "environment.yml").read_text().replace("#", "").split()
+    assert " ".join(["pip install --no-deps with", *left_out]) in " ".join(words)
+
+
+def test_packages_without_requirements_are_the_pinned_ones() -> None:
+    """An override for another version than the group pins would be passed over, and what it requires installed."""
+    pinned = {Requirement(line).name: line for line in PROJECT["dependency-groups"]["book"]}
+    for name, about in WITHOUT_REQUIREMENTS.items():
+        assert pinned[name] == f"{name}=={about['version']}"
+        assert about["requires-dist"] == []
 
 
 @pytest.mark.parametrize(("package", "version"), COLAB.items())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.datasets import Batch, DialDigits, Loader
+from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.encoders import AudioEncoder, ImageEncoder, LogMel, TextEncoder, Vocabulary
 from mmgan_lib.fusion import FUSIONS, Concat, CrossAttention, Fusion, LateAverage, Product
 from mmgan_lib.gan import Generator
@@ -209,10 +209,9 @@ def test_it_learns_what_needs_two_modalities() -> None:
     assert error < 0.1 * difference.var()
 
 
-def test_it_reads_the_digits() -> None:
-    digits, log_mel = DialDigits(n=40), LogMel()
-    batch = digits[:]
-    batch = replace(batch, audio=log_mel(batch.wave))
+def test_it_reads_pictures_and_sounds_of_digits() -> None:
+    batch = Batch(image=torch.rand(40, 1, 32, 32), wave=torch.rand(40, 8000), label=torch.arange(40) % 10)
+    batch = replace(batch, audio=LogMel()(batch.wave))
     parts = {"image": ImageEncoder(8, channels=1, width=4), "audio": AudioEncoder(8, width=4)}
     network = MultimodalModel(parts, Concat([8, 8]), nn.Linear(16, 10))
     assert network(batch).shape == (40, 10)

@@ -1,12 +1,14 @@
 """Paired data, made or loaded: what it is (`Batch`), where it comes from, and the order it is drawn in (`Loader`)."""
 
 from mmgan_lib.datasets.batch import Batch
-from mmgan_lib.datasets.digits import DialDigits, Digits, SpokenDigits
+from mmgan_lib.datasets.digits import SpokenDigits
 from mmgan_lib.datasets.download import DataUnavailable
+from mmgan_lib.datasets.emoji import Emoji
 from mmgan_lib.datasets.folder import CaptionedImageFolder
 from mmgan_lib.datasets.interaction import Information, Interaction, information, interaction_data
 from mmgan_lib.datasets.loader import Loader
 from mmgan_lib.datasets.preprocess import Preprocess
+from mmgan_lib.datasets.recorded import Recordings
 from mmgan_lib.datasets.shapes import HELD_OUT_PAIRS, Shapes
 from mmgan_lib.datasets.toy import GaussianMixture, gaussian_grid, gaussian_ring
 
@@ -15,13 +17,13 @@ __all__ = [
     "Batch",
     "CaptionedImageFolder",
     "DataUnavailable",
-    "DialDigits",
-    "Digits",
+    "Emoji",
     "GaussianMixture",
     "Information",
     "Interaction",
     "Loader",
     "Preprocess",
+    "Recordings",
     "Shapes",
     "SpokenDigits",
     "gaussian_grid",

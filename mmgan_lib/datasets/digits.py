@@ -1,169 +1,144 @@
-"""Handwritten digits, each with a sound and a word that say the same digit."""
+"""Handwritten digits, each with a voice and a word that say the same digit."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import os
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmgan_lib.datasets.batch import Batch, Index
-from mmgan_lib.datasets.recorded import SAMPLE_RATE, fsdd, mnist
+from mmgan_lib.datasets.download import DataUnavailable
+from mmgan_lib.datasets.recorded import Recordings, fsdd, mnist
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-# What each telephone key sounds like (ITU-T Recommendation Q.23): one tone for its row, one for its column, in Hz.
-DIAL_TONES = {
-    1: (697, 1209),
-    2: (697, 1336),
-    3: (697, 1477),
-    4: (770, 1209),
-    5: (770, 1336),
-    6: (770, 1477),
-    7: (852, 1209),
-    8: (852, 1336),
-    9: (852, 1477),
-    0: (941, 1336),
-}
 
+class SpokenDigits:
+    """MNIST pictures paired with voices that say the digit.
 
-class Digits(ABC):
-    """Pictures of digits, each paired with a sound of the same digit: what `DialDigits` and `SpokenDigits` share.
+    The pictures are MNIST (LeCun, Cortes & Burges, CC BY-SA 3.0), 28×28 with a border to 32×32: 60,000 to train with
+    and 10,000 to test with. The voices are those of people, the Free Spoken Digit Dataset (Jackson et al., CC BY-SA
+    4.0): 3,000 recordings of six speakers, of which 0–4 of each speaker and digit are the test split; or those of the
+    synthetic speech that ships with this library. Sounds are cut or padded with silence to one second. Each picture
+    has a recording of its digit from its own split.
 
-    `digits[index]` is a `Batch` of `image` (B, 1, 32, 32), `wave` (B, 8000), one second at 8 kHz, `label` (B,) and
-    `text`, the number words. A batch is put together when it is asked for: the sounds of all 60,000 pictures at once
-    would take 2 GB.
+    ``digits[index]`` is a :class:`Batch` of ``image`` (B, 1, 32, 32), ``wave`` (B, 8000), one second at 8 kHz,
+    ``label`` (B,) and ``text``, the number words. A batch is put together when it is asked for: the sounds of all
+    60,000 pictures at once would take 2 GB. Nothing is read or downloaded for the sounds before one is asked for.
+
+    Args:
+        train: the training split, else the test split.
+        n: how many pictures are kept; None for all, in their order.
+        seed: draws which pictures are kept, and which recording each has.
+        root: a data folder with ``mnist/MNIST/raw/*-ubyte``, ``fsdd/recordings/*.wav`` or both; None for the one that
+            ``MMGAN_DATA`` names. Where to look for what it does not hold: :func:`~mmgan_lib.datasets.recorded.mnist`
+            and :func:`~mmgan_lib.datasets.recorded.fsdd`.
+        voices: ``"people"``, ``"synthetic"``, or None for people where their recordings can be had. Whether they can be
+            downloaded is tried once in a process.
+
+    Attributes:
+        image: the pictures, (N, 1, 32, 32) float32 in [-1, 1], ink is 1.
+        label: their digits, (N,) int64.
+
+    Raises:
+        DataUnavailable: MNIST, or the recordings of people where they are asked for, cannot be had.
+        FileNotFoundError: there is no such data folder, or it holds one of the two sets in part.
+        ValueError: a file in the data folder is damaged, there are not ``n`` pictures, or no such voices.
+
+    >>> SpokenDigits(train=False, n=100).pictures()
+    Batch of 100: image (1, 32, 32), label ()
     """
 
-    def __init__(self, pixels: Tensor, label: Tensor, *, n: int | None, generator: torch.Generator) -> None:
-        """`pixels` (N, 1, 32, 32) uint8; of these the generator draws the `n` that are kept (None: all, in order)."""
+    def __init__(
+        self,
+        train: bool = True,
+        n: int | None = None,
+        seed: int = 0,
+        root: str | Path | None = None,
+        *,
+        voices: Literal["people", "synthetic"] | None = None,
+    ) -> None:
+        if voices not in ("people", "synthetic", None):
+            raise ValueError(f"voices is {voices!r}; expected 'people', 'synthetic' or None.")
+        pixels, label = mnist(train, root)
+        self._generator = torch.Generator().manual_seed(2 * seed + train)
         if n is not None:
             if not 1 <= n <= len(label):
                 raise ValueError(f"n must lie between 1 and the {len(label)} pictures of this split, found {n}.")
-            kept = torch.randperm(len(label), generator=generator)[:n]
+            kept = torch.randperm(len(label), generator=self._generator)[:n]
             pixels, label = pixels[kept], label[kept]
-        self.image = pixels / 127.5 - 1  # (N, 1, 32, 32) float32, ink is 1
-        self.label = label  # (N,) int64
-        self._generator = generator
+        self.image = F.pad(pixels, (2, 2, 2, 2)) / 127.5 - 1
+        self.label = label
+        self._train, self._root, self._asked = train, root, voices
+
+    @cached_property
+    def _people(self) -> bool:
+        if self._asked is None:
+            return people_can_be_had(str(self._root or os.environ.get("MMGAN_DATA", "")))
+        return self._asked == "people"
+
+    @cached_property
+    def recordings(self) -> Recordings:
+        """The recordings of the split, each shared by the pictures that drew it."""
+        if self._people:
+            return fsdd(self._train, self._root)
+        from mmgan_lib.datasets.synthetic import synthetic_speech
+
+        return synthetic_speech(self._train)
+
+    @cached_property
+    def pairing(self) -> Tensor:
+        """Which of the recordings each picture has, (N,) int64."""
+        pairing = torch.empty_like(self.label)
+        for digit in range(10):
+            pictures, takes = (self.label == digit).nonzero()[:, 0], (self.recordings.digits == digit).nonzero()[:, 0]
+            pairing[pictures] = takes[torch.randint(len(takes), pictures.shape, generator=self._generator)]
+        return pairing
 
     @property
-    @abstractmethod
-    def sound(self) -> tuple[Tensor, Tensor]:
-        """The recordings, (R, 8000) int16, and which of them belongs to each picture, (N,) int64."""
+    def voices(self) -> str:
+        """Whose voices these are, in words: ``"6 people (Free Spoken Digit Dataset)"``."""
+        whose = "people (Free Spoken Digit Dataset)" if self._people else "synthetic voices (espeak-ng)"
+        return f"{len(self.speakers)} {whose}"
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """The names of those who speak, in alphabetical order."""
+        return tuple(sorted(set(self.recordings.speakers)))
+
+    @property
+    def speaker(self) -> Tensor:
+        """Who speaks for each picture, as an index into ``speakers``, (N,) int64."""
+        rank = {name: i for i, name in enumerate(self.speakers)}
+        return torch.tensor([rank[name] for name in self.recordings.speakers])[self.pairing]
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __getitem__(self, index: Index) -> Batch:
         at = torch.arange(len(self))[index].reshape(-1)
-        recordings, paired = self.sound
         label = self.label[at]
-        text = tuple(WORDS[digit] for digit in label.tolist())
-        return Batch(image=self.image[at], wave=recordings[paired[at]] / 2**15, label=label, text=text)
+        wave = self.recordings.waveforms[self.pairing[at]] / 2**15
+        return Batch(image=self.image[at], wave=wave, label=label, text=tuple(WORDS[digit] for digit in label.tolist()))
 
     def pictures(self) -> Batch:
-        """All pictures with their labels and nothing else; no sound is made or read for it."""
+        """All pictures with their labels and nothing else; no sound is read for it."""
         return Batch(image=self.image, label=self.label)
 
 
-class DialDigits(Digits):
-    """Real handwritten digits with the tones that a telephone dials them with; needs no download.
-
-    The pictures are the 1,797 of the UCI set that scikit-learn ships (Alpaydin & Kaynak 1998, CC BY 4.0), 8×8 pixels
-    enlarged to 32×32: 1,437 to train with and 360 to test with, the same for every seed. `seed` draws the sounds, one
-    for each picture, and which `n` pictures are kept. Raises ValueError if there are not `n`.
-
-    >>> digits = DialDigits(train=False, n=100)
-    >>> digits[:8]
-    Batch of 8: image (1, 32, 32), wave (8000,), label (), text
-    >>> digits.pictures()
-    Batch of 100: image (1, 32, 32), label ()
-    """
-
-    def __init__(self, train: bool = True, n: int | None = None, seed: int = 0) -> None:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        images, labels = load_digits(return_X_y=True)
-        splits = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
-        images, labels = map(torch.from_numpy, splits[0::2] if train else splits[1::2])
-        small = images.reshape(-1, 1, 8, 8) * (255 / 16)
-        pixels = F.interpolate(small, size=32, mode="bicubic").round().clamp(0, 255).byte()
-        super().__init__(pixels, labels.long(), n=n, generator=_generator(seed, train))
-
-    @cached_property
-    def sound(self) -> tuple[Tensor, Tensor]:
-        """A tone for each picture."""
-        tones = [dial_tone(digit, generator=self._generator) for digit in self.label.tolist()]
-        return (torch.stack(tones) * 2**15).round().short(), torch.arange(len(self))
-
-
-class SpokenDigits(Digits):
-    """MNIST pictures paired with people saying the digit.
-
-    The pictures are MNIST (LeCun, Cortes & Burges, CC BY-SA 3.0), 28×28 with a border to 32×32: 60,000 to train with
-    and 10,000 to test with. The sounds are the Free Spoken Digit Dataset (Jackson et al., CC BY-SA 4.0), 3,000
-    recordings of six speakers, cut or padded with silence to one second; recordings 0–4 of each speaker and digit are
-    the test split. Each picture has a recording of its digit from its own split; `seed` draws which one, and which `n`
-    pictures are kept.
-
-    Both sets are read from the folder `root`, else from the one that `MMGAN_DATA` names (`mnist/MNIST/raw/*-ubyte` and
-    `fsdd/recordings/*.wav`), else downloaded on first use: 12 MB of pictures, and about 16 MB of sounds when the
-    first sound is asked for. Wherever they come from, the sha256 of their content is checked.
-
-    Raises DataUnavailable if a download fails, FileNotFoundError or ValueError if the folder lacks a file or holds a
-    damaged one, and ValueError if there are not `n` pictures.
-    """
-
-    def __init__(self, train: bool = True, n: int | None = None, seed: int = 0, root: str | Path | None = None) -> None:
-        images, labels = mnist(train, root)
-        super().__init__(F.pad(images, (2, 2, 2, 2)), labels, n=n, generator=_generator(seed, train))
-        self._train, self._root = train, root
-
-    @cached_property
-    def sound(self) -> tuple[Tensor, Tensor]:
-        """The recordings of the split, each shared by the pictures that drew it."""
-        recordings, spoken = fsdd(self._train, self._root)
-        paired = torch.empty_like(self.label)
-        for digit in range(10):
-            pictures, takes = (self.label == digit).nonzero()[:, 0], (spoken == digit).nonzero()[:, 0]
-            paired[pictures] = takes[torch.randint(len(takes), pictures.shape, generator=self._generator)]
-        return recordings, paired
-
-
-def _generator(seed: int, train: bool) -> torch.Generator:
-    """Two streams from one seed, so that the splits share no tone."""
-    return torch.Generator().manual_seed(2 * seed + train)
-
-
-def dial_tone(digit: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """A telephone key held down for a moment on a noisy line: (8000,) float64, one second at 8 kHz.
-
-    Drawn at random: duration 0.1 to 0.6 s, level 0.1 to 0.8 of full scale, standard deviation of the noise 0.001 to
-    0.02.
-
-    >>> dial_tone(5).shape
-    torch.Size([8000])
-    """
-    seconds, level, noise = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    seconds, level, noise = 0.1 + 0.5 * seconds, 0.1 + 0.7 * level, 0.001 + 0.019 * noise
-    signal = noise * torch.randn(SAMPLE_RATE, generator=generator, dtype=torch.float64)
-    held = int(seconds * SAMPLE_RATE)
-    signal[:held] += level * key_tone(digit)[:held]
-    return signal
-
-
 @cache
-def key_tone(digit: int) -> Tensor:
-    """What a telephone key sounds like, (8000,) float64: (sin 2πf₁t + sin 2πf₂t)/2 with the f₁ and f₂ of `DIAL_TONES`.
+def people_can_be_had(folder: str) -> bool:
+    """Find out whether the recordings of people are in a data folder ("" for none) or can be downloaded.
 
-    >>> spectrum = torch.fft.rfft(key_tone(5)).abs()  # one second, so bin f is f Hz
-    >>> spectrum.topk(2).indices.sort().values
-    tensor([ 770, 1336])
+    The answer stands for the whole process: a closed network lets one wait half a minute for it.
     """
-    t = torch.arange(SAMPLE_RATE, dtype=torch.float64) / SAMPLE_RATE
-    low, high = DIAL_TONES[digit]
-    return (torch.sin(2 * torch.pi * low * t) + torch.sin(2 * torch.pi * high * t)) / 2
+    try:
+        fsdd(train=False, root=folder or None)
+    except DataUnavailable:
+        return False
+    return True

