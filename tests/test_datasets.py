@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -511,8 +510,7 @@ class TestVoices:
         monkeypatch.delenv("MMGAN_DATA", raising=False)
         monkeypatch.setattr(digits_module, "mnist", lambda train, root: (pixels, label))
         monkeypatch.setattr(digits_module, "fsdd", fsdd)
-        synthetic = SimpleNamespace(synthetic_speech=lambda train: speech("v3", "v1", "v2"))
-        monkeypatch.setitem(sys.modules, "mmgan_lib.datasets.synthetic", synthetic)
+        monkeypatch.setattr(digits_module, "synthetic_speech", lambda train: speech("v3", "v1", "v2"))
         people_can_be_had.cache_clear()
         yield asked
         people_can_be_had.cache_clear()

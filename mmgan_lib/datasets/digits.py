@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mmgan_lib.datasets.batch import Batch, Index
 from mmgan_lib.datasets.download import DataUnavailable
 from mmgan_lib.datasets.recorded import Recordings, fsdd, mnist
+from mmgan_lib.datasets.synthetic import synthetic_speech
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -77,7 +78,8 @@ class SpokenDigits:
         self._train, self._root, self._asked = train, root, voices
 
     @cached_property
-    def _people(self) -> bool:
+    def people(self) -> bool:
+        """Whether those who speak are people."""
         if self._asked is None:
             return people_can_be_had(str(self._root or os.environ.get("MMGAN_DATA", "")))
         return self._asked == "people"
@@ -85,10 +87,8 @@ class SpokenDigits:
     @cached_property
     def recordings(self) -> Recordings:
         """The recordings of the split, each shared by the pictures that drew it."""
-        if self._people:
+        if self.people:
             return fsdd(self._train, self._root)
-        from mmgan_lib.datasets.synthetic import synthetic_speech
-
         return synthetic_speech(self._train)
 
     @cached_property
@@ -103,7 +103,7 @@ class SpokenDigits:
     @property
     def voices(self) -> str:
         """Whose voices these are, in words: ``"6 people (Free Spoken Digit Dataset)"``."""
-        whose = "people (Free Spoken Digit Dataset)" if self._people else "synthetic voices (espeak-ng)"
+        whose = "people (Free Spoken Digit Dataset)" if self.people else "synthetic voices (espeak-ng)"
         return f"{len(self.speakers)} {whose}"
 
     @property

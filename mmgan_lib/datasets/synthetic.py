@@ -6,23 +6,13 @@ import io
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mmgan_lib.datasets.recorded import SAMPLE_RATE
+from mmgan_lib.datasets.recorded import SAMPLE_RATE, Recordings
 
 VOICES = Path(__file__).parent.parent / "data" / "voices.flac"  # with its index, voices.json, beside it
-
-
-class Recordings(NamedTuple):
-    """Sounds of one second at 8 kHz, which digit each says, and who says it."""
-
-    waveforms: Tensor  # (R, 8000) int16
-    digits: Tensor  # (R,) int64
-    speakers: tuple[str, ...]  # R names
 
 
 def synthetic_speech(train: bool) -> Recordings:
