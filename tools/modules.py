@@ -29,7 +29,7 @@ def layers(library: Path) -> list[str]:
 
 def files(library: Path, module: str) -> list[Path]:
     """The source of a module, that of a sub-package with its ``__init__`` first."""
-    return sorted((library / module).glob("*.py")) or [library / f"{module}.py"]
+    return sorted((library / module).rglob("*.py")) or [library / f"{module}.py"]
 
 
 def uses(library: Path, module: str) -> set[str]:

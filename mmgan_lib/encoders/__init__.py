@@ -8,14 +8,23 @@ from mmgan_lib.encoders.audio import AudioEncoder, LogMel
 from mmgan_lib.encoders.base import Encoder, evaluating, masked_mean
 from mmgan_lib.encoders.cache import cached_features
 from mmgan_lib.encoders.image import ImageEncoder
-from mmgan_lib.encoders.pretrained import FrozenBERT, FrozenResNet, pretrained_bert, pretrained_resnet
+from mmgan_lib.encoders.pretrained import (
+    FrozenBERT,
+    FrozenImageNetwork,
+    FrozenSpeakerEncoder,
+    pretrained_bert,
+    pretrained_efficientnet,
+    pretrained_resnet,
+    pretrained_speaker_encoder,
+)
 from mmgan_lib.encoders.text import TextEncoder, Vocabulary
 
 __all__ = [
     "AudioEncoder",
     "Encoder",
     "FrozenBERT",
-    "FrozenResNet",
+    "FrozenImageNetwork",
+    "FrozenSpeakerEncoder",
     "ImageEncoder",
     "LogMel",
     "TextEncoder",
@@ -24,5 +33,7 @@ __all__ = [
     "evaluating",
     "masked_mean",
     "pretrained_bert",
+    "pretrained_efficientnet",
     "pretrained_resnet",
+    "pretrained_speaker_encoder",
 ]

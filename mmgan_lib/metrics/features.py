@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.encoders import FrozenResNet, evaluating
+from mmgan_lib.encoders import FrozenImageNetwork, evaluating
 from mmgan_lib.encoders.base import check_range, check_shape
-from mmgan_lib.encoders.pretrained import torchvision_weights
+from mmgan_lib.encoders.pretrained.image import torchvision_weights
 from mmgan_lib.metrics.score import Features
 
 INCEPTION = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"  # ends in the start of its sha256
@@ -34,8 +34,9 @@ def image_features(image: Tensor, encoder: nn.Module, *, batch_size: int = 256) 
 
     Args:
         image: (N, C, H, W) in [-1, 1].
-        encoder: maps pictures (B, C, H, W) in [-1, 1] to vectors (B, D): :func:`~mmgan_lib.encoders.pretrained_resnet`,
-            :func:`pretrained_inception`, an :class:`~mmgan_lib.encoders.ImageEncoder`, or a classifier, whose logits
+        encoder: maps pictures (B, C, H, W) in [-1, 1] to vectors (B, D), as do
+            :func:`~mmgan_lib.encoders.pretrained_efficientnet`, :func:`pretrained_inception`, an
+            :class:`~mmgan_lib.encoders.ImageEncoder`, or a classifier, whose logits
             :func:`~mmgan_lib.metrics.inception_score` takes.
         batch_size: pictures that the encoder is given at once.
 
@@ -60,7 +61,7 @@ def image_features(image: Tensor, encoder: nn.Module, *, batch_size: int = 256) 
     return Features(torch.cat(vectors), getattr(encoder, "name", type(encoder).__name__))
 
 
-def pretrained_inception(*, batch_size: int = 64) -> FrozenResNet:
+def pretrained_inception(*, batch_size: int = 64) -> FrozenImageNetwork:
     """torchvision's Inception v3 (Szegedy et al., 2016) with ImageNet weights: 2,048 features of 299×299 pixels.
 
     It has nearly the layers of the network that most published distances were computed with (its pooling differs), but
@@ -75,7 +76,7 @@ def pretrained_inception(*, batch_size: int = 64) -> FrozenResNet:
     return _inception(torchvision_weights(INCEPTION), batch_size)
 
 
-def _inception(weights: dict[str, Tensor], batch_size: int) -> FrozenResNet:
+def _inception(weights: dict[str, Tensor], batch_size: int) -> FrozenImageNetwork:
     """Without the auxiliary classifier, and all that comes after the last feature map."""
     from torchvision.models import inception_v3
 
@@ -85,7 +86,7 @@ def _inception(weights: dict[str, Tensor], batch_size: int) -> FrozenResNet:
     layers = {name: layer for name, layer in network.named_children() if name != "AuxLogits"}
     feature_map = nn.Sequential(*list(layers.values())[:-3])  # neither mean, dropout nor classifier
     mean, std = torch.zeros(3), torch.ones(3)  # it was trained on pictures in [-1, 1]
-    return FrozenResNet(
+    return FrozenImageNetwork(
         feature_map,
         size=299,
         mean=mean,
