@@ -1,4 +1,4 @@
-"""What all encoders share: a sequence of states, its mean, and a look at what comes in."""
+"""Base class of the encoders, masked mean, and checks of inputs."""
 
 import re
 from abc import ABC, abstractmethod

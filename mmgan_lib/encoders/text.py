@@ -1,4 +1,4 @@
-"""Words as numbers, and a recurrent network that reads them."""
+"""A vocabulary of words, and a recurrent network that reads them."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -96,7 +96,8 @@ def density_coverage(
         \text{coverage} = \frac1N \sum_i \max_j\, [\lVert y_j - x_i \rVert < r_i]
 
     with the balls of :func:`precision_recall`, of the real samples only. Where both sets come from one distribution the
-    density is 1 on average and the coverage, for M = N large, :math:`1 - 2^{-k}`.
+    density is 1 on average and the coverage, for M = N large, :math:`1 - 2^{-k}`. The ball of a real sample that has k
+    copies has no radius, and nothing lies in it.
 
     Args:
         real: x, (N, D).
