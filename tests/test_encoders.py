@@ -332,6 +332,19 @@ def test_a_vocabulary_holds_the_most_frequent_words() -> None:
     assert Vocabulary.of(reversed(texts), size=3).words[4:] == ("c", "d", "b")
 
 
+@pytest.mark.parametrize("space", [" ", "\t", "\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\x85", "\u2028"])
+def test_words_end_at_whatever_python_takes_for_a_space(space: str) -> None:
+    vocabulary = Vocabulary.of([f"red{space}circle", f"{space}red"])
+    assert vocabulary.words[4:] == ("red", "circle")
+    assert vocabulary.decode(vocabulary.encode([f"red{space}circle"])[0]) == ["red circle"]
+
+
+@pytest.mark.parametrize("texts", [[], "red", ["red", 5], ["a \udc08"]])
+def test_words_are_not_collected_from_what_is_no_text(texts: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^texts"):
+        Vocabulary.of(texts)
+
+
 def test_the_words_are_saved_with_the_weights(tmp_path: Path) -> None:
     first, second = (TextEncoder(Vocabulary(words), 6, width=8) for words in (["red", "blue"], ["blue", "red"]))
     tokens, _ = second.encode_text(["red blue"])
@@ -364,6 +377,7 @@ def test_words_that_cannot_be_are_refused(words: list[str], found: str) -> None:
 BAD_TEXTS = [
     ([], r"texts: found \[\]; expected a list of at least one string"),
     ("red", "texts: found 'red'; expected a list of at least one string"),
+    (["red", "a \ud83d"], r"texts\[1\]: found '\\ud83d', half a surrogate pair; expected whole characters"),
     (["red", None], r"texts\[1\]: found None; expected a string"),
     (["red", b"blue"], r"texts\[1\]: found b'blue'; expected a string"),
 ]

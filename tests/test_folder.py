@@ -1,7 +1,11 @@
 """CaptionedImageFolder: both layouts, every kind of picture and sound, and each kind of bad input."""
 
+import csv as stdlib_csv
 import json
 import pickle
+import struct
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +104,7 @@ class TestClassFolders:
     def test_litter_is_ignored(self, two, tmp_path):
         root = tmp_path / "data"
         picture(root / "cat" / "a.PNG")
-        for name in (".DS_Store", "Thumbs.db", "cat/.DS_Store", "cat/Thumbs.db", "cat/._a.png", "cat/notes.txt"):
+        for name in (".DS_Store", "Thumbs.db", "LICENSE.txt", "cat/.DS_Store", "cat/README.md", "cat/._a.png"):
             (root / name).write_bytes(b"litter")
         for name in (".ipynb_checkpoints", "cat/.ipynb_checkpoints", "__MACOSX"):
             picture(root / name / "a-checkpoint.png")
@@ -134,7 +138,7 @@ class TestClassFolders:
         picture(tmp_path / "cat" / "c.png")
         for name in ("dog", "owl"):
             (tmp_path / name).mkdir()
-        (tmp_path / "owl" / "notes.txt").touch()
+        (tmp_path / "owl" / ".DS_Store").touch()
         with pytest.raises(ValueError, match=r"class folders without a picture: dog, owl\."):
             CaptionedImageFolder(tmp_path)
 
@@ -144,6 +148,64 @@ class TestClassFolders:
         (tmp_path / "data/cat/link.png").symlink_to(tmp_path / "secret.png")
         with pytest.raises(ValueError, match=r"file 'cat/link\.png' leads out of the folder"):
             CaptionedImageFolder(tmp_path / "data")
+
+    @pytest.mark.parametrize("name", ["metadata.json", "captions.jsonl", "captions.txt", "metadata.parquet"])
+    def test_captions_beside_a_folder_of_pictures_are_not_passed_over(self, tmp_path, name):
+        picture(tmp_path / "images" / "a.png")
+        (tmp_path / name).write_text('{"file_name": "images/a.png", "text": "a red square"}')
+        expected = rf"{name} lies beside the class folders; .* captions in metadata\.csv or metadata\.jsonl\.$"
+        with pytest.raises(ValueError, match=expected):
+            CaptionedImageFolder(tmp_path)
+
+    @pytest.mark.parametrize("name", ["a.txt", "a.json", "notes.csv", "b.heic", "c.svg"])
+    def test_what_may_hold_captions_or_pictures_is_not_passed_over(self, tmp_path, name):
+        picture(tmp_path / "cat" / "a.png")
+        (tmp_path / "cat" / name).write_text("a red cat")
+        with pytest.raises(ValueError, match=rf": file 'cat/{name}' is no image of a kind that can be read\.$"):
+            CaptionedImageFolder(tmp_path)
+
+    def test_captions_in_a_folder_of_their_own_are_found_there(self, tmp_path):
+        jsonl(picture(tmp_path / "photos" / "a.png").parent, {"file_name": "a.png", "text": "a red square"})
+        with pytest.raises(
+            ValueError, match=r"photos/metadata\.jsonl is in a folder of its own; .* folder, \S+photos\.$"
+        ):
+            CaptionedImageFolder(tmp_path)
+
+    @pytest.mark.parametrize(
+        "names", [("train",), ("test", "train"), ("Train", "Val"), ("test", "train", "validation")]
+    )
+    def test_splits_are_no_classes(self, tmp_path, names):
+        for name in names:
+            jsonl(picture(tmp_path / name / "a.png").parent, {"file_name": "a.png", "text": f"red, to {name}"})
+        with pytest.raises(ValueError, match=rf"holds the splits {', '.join(names)}; expected one of them, as \S+"):
+            CaptionedImageFolder(tmp_path)
+        assert CaptionedImageFolder(tmp_path / names[0])[:].text == (f"red, to {names[0]}",)
+
+    def test_splits_of_class_folders_are_read_one_by_one(self, tmp_path):
+        for split in ("train", "test"):
+            picture(tmp_path / split / "cat" / "a.png")
+        with pytest.raises(ValueError, match=r"holds the splits test, train; expected one of them, as \S+test\.$"):
+            CaptionedImageFolder(tmp_path)
+        assert CaptionedImageFolder(tmp_path / "train").classes == ("cat",)
+
+    def test_a_class_may_be_called_as_a_split_or_as_litter(self, tmp_path):
+        for name in ("train", "bus", "license plates", "readme"):
+            picture(tmp_path / name / "license.png")
+        assert CaptionedImageFolder(tmp_path)[:].text == ("bus", "license plates", "readme", "train")
+
+    @pytest.mark.parametrize("extension", ["jfif", "jpe", "GIF", "pgm", "pbm", "tiff", "apng", "webp"])
+    def test_every_extension_that_can_be_decoded_counts(self, tmp_path, extension):
+        kind = {"jfif": "JPEG", "jpe": "JPEG", "pgm": "PPM", "pbm": "PPM", "tiff": "TIFF", "apng": "PNG"}
+        path = tmp_path / "cat" / f"a.{extension}"
+        path.parent.mkdir()
+        Image.new("1" if extension == "pbm" else "L", (8, 8)).save(path, kind.get(extension, extension.upper()))
+        assert (CaptionedImageFolder(tmp_path)[:].image < -0.9).all()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+    def test_refuses_a_name_that_is_no_text(self, tmp_path):
+        picture(tmp_path / "caf\udce9" / "a.png")
+        with pytest.raises(ValueError, match=r"class folder 'caf\\udce9', whose name is not in UTF-8"):
+            CaptionedImageFolder(tmp_path)
 
     @pytest.mark.parametrize(
         ("link", "to"), [("cat/again", "."), ("dog/cats", "../cat"), ("dog/b.png", "../cat/a.png")]
@@ -165,6 +227,19 @@ class TestMetadata:
         assert batch.text == ("a red, plain square", "ein blaues Quadrat – größer")
         assert batch.image[:, 2, 0, 0].tolist() == [-1, 1]
         assert batch.label is batch.wave is batch.present is None
+
+    def test_csv_with_a_field_of_any_length(self, two):
+        """Python's csv module stops at 131,072 characters."""
+        limit = stdlib_csv.field_size_limit()
+        csv(two, "file_name,text,box", f"a.png,{'a' * 200_000},{'0' * 500_000}")
+        assert CaptionedImageFolder(two, max_caption=200_000)[:].text == ("a" * 200_000,)
+        with pytest.raises(ValueError, match="line 2 has a caption of 200000 characters, expected 1 to 1000"):
+            CaptionedImageFolder(two)
+        assert stdlib_csv.field_size_limit() == limit
+
+    def test_whole_surrogate_pairs_are_letters(self, two):
+        jsonl(two, '{"file_name": "a.png", "text": "\\ud83d\\udc08"}')
+        assert CaptionedImageFolder(two)[:].text == ("🐈",)
 
     def test_csv_as_excel_saves_it(self, two):
         (two / "metadata.csv").write_bytes("\ufefffile_name,text\r\na.png,café\r\n".encode())
@@ -206,6 +281,8 @@ class TestMetadata:
             (["file_name,text,audio", "a.png,a,a.wav"], "line 2 audio 'a.wav' does not exist"),
             (["file_name,text,audio", "a.png,a,../a.wav"], "line 2 audio '../a.wav' leads out of the folder"),
             (["file_name,text"], "names no picture"),
+            (["file_name,text,file_name", "a.png,a,b.png"], "line 1 names the column file_name twice"),
+            (["text,file_name,text", "a,a.png,b"], "line 1 names the column text twice"),
             ([], "line 1 has the columns ; expected file_name and text"),
         ],
     )
@@ -226,6 +303,14 @@ class TestMetadata:
             ('["a.png", "a"]', "line 2 is not a JSON object"),
             ('{"file_name": "a.png"}', "line 2 has no text"),
             ('{"text": "a"}', "line 2 has no file_name"),
+            (
+                '{"file_name": "b.png", "text": "a", "file_name": "a.png"}',
+                r"line 2 is malformed JSON \(file_name is named twice",
+            ),
+            (
+                '{"file_name": "a.png", "text": "a \\ud83d"}',
+                r"line 2 has a caption with '\\ud83d', half a surrogate pair",
+            ),
             ('{"file_name": "a.png", "text": 5}', "line 2 has 5 as text, expected a string"),
             ('{"file_name": "a.png", "text": "a", "audio": [1]}', r"line 2 has \[1\] as audio, expected a string"),
             ('{"file_name": "a\\u0000.png", "text": "a"}', r"line 2 file_name 'a\\x00.png' does not exist"),
@@ -256,7 +341,7 @@ class TestPictures:
         assert image.mode == "RGB"
         return image.getpixel((0, 0))
 
-    @pytest.mark.parametrize("extension", ["jpg", "png", "bmp", "ppm", "tif", "webp"])
+    @pytest.mark.parametrize("extension", ["jpg", "png", "bmp", "ppm", "tif", "webp", "gif"])
     def test_formats(self, tmp_path, extension):
         found = self.corner(read_image(picture(tmp_path / f"x.{extension}", BLUE)))
         assert np.abs(np.subtract(found, BLUE)).max() <= (5 if extension in ("jpg", "webp") else 0)
@@ -289,6 +374,37 @@ class TestPictures:
         HALVES.save(tmp_path / "x.png", transparency=RED)
         image = read_image(tmp_path / "x.png")
         assert (image.getpixel((0, 0)), image.getpixel((11, 0))) == (WHITE, BLUE)
+
+    @pytest.mark.parametrize(
+        ("bits", "kind", "row"),
+        [
+            (1, 0, b"\x40"),  # each row: a pixel of shade 0, 1, 7 or 4660, which is transparent, and another
+            (2, 0, b"\x60"),
+            (4, 0, b"\x73"),
+            (8, 0, b"\x07\x03"),
+            (16, 0, b"\x12\x34\x12\x35"),
+            (8, 2, b"\x07\x07\x07\x03\x03\x03"),
+            (16, 2, b"\x12\x34\x12\x34\x12\x34\x33\x33\x33\x33\x33\x33"),
+        ],
+    )
+    def test_a_transparent_shade_of_any_depth_is_laid_on_white(self, tmp_path, bits, kind, row):
+        shade = struct.pack(">H", {1: 0, 2: 1, 4: 7, 8: 7, 16: 4660}[bits]) * (3 if kind else 1)
+        chunks = {
+            b"IHDR": struct.pack(">IIBBBBB", 2, 1, bits, kind, 0, 0, 0),
+            b"tRNS": shade,
+            b"IDAT": zlib.compress(b"\0" + row),
+            b"IEND": b"",
+        }
+        packed = (struct.pack(">I", len(x)) + n + x + struct.pack(">I", zlib.crc32(n + x)) for n, x in chunks.items())
+        (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+        image = read_image(tmp_path / "x.png")
+        other = {1: 255, 2: 170, 4: 51, 8: 3, 16: 51 if kind else 18}[bits]
+        assert [image.getpixel((x, 0)) for x in (0, 1)] == [WHITE, 3 * (other,)]
+
+    def test_the_first_frame_of_a_gif(self, tmp_path):
+        frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+        frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+        assert self.corner(read_image(tmp_path / "x.gif")) == RED
 
     def test_cmyk(self, tmp_path):
         Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "x.jpg")  # no cyan: red
@@ -328,6 +444,29 @@ class TestPictures:
         image = HALVES.transpose(stored[orientation]) if orientation > 1 else HALVES
         image.save(tmp_path / "x.png", exif=exif)
         assert np.array_equal(np.asarray(read_image(tmp_path / "x.png")), np.asarray(HALVES))
+
+    @pytest.mark.parametrize("extension", ["jpg", "webp", "png"])
+    @pytest.mark.parametrize(
+        "exif",
+        [
+            b"Exif\0\0MM\0*\0\0\0",
+            b"Exif\0\0garbage!",
+            b"Exif\0\0MM\0*\xff\xff\xff\xff",
+            b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x1a\0\x02\0\0\0\x01\0\0\0\x08\0\0\0\0",
+        ],
+        ids=["cut off", "garbage", "leads out", "text as a ratio"],
+    )
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning", "ignore:.*has a broken EXIF block:UserWarning")
+    def test_a_broken_exif_block_leaves_the_picture_as_it_is_stored(self, tmp_path, extension, exif):
+        HALVES.save(tmp_path / f"x.{extension}", exif=exif)
+        found = np.asarray(read_image(tmp_path / f"x.{extension}")).astype(int)
+        with Image.open(tmp_path / f"x.{extension}") as stored:
+            assert np.array_equal(found, np.asarray(stored))
+
+    def test_a_broken_exif_block_is_told(self, tmp_path):
+        HALVES.save(tmp_path / "x.png", exif=b"Exif\0\0garbage!")
+        with pytest.warns(UserWarning, match=r"x\.png has a broken EXIF block \(.*\); it is read as stored\.$"):
+            read_image(tmp_path / "x.png")
 
     @pytest.mark.parametrize("extension", ["jpg", "png", "bmp", "ppm", "tif", "webp"])
     def test_refuses_truncated_pictures_by_name(self, tmp_path, extension):

@@ -184,3 +184,51 @@ def test_distances_are_never_held_all_at_once() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 1.0  # GB, of which all distances would be 1.8
+
+
+def one_by_one(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
+    """The four by their definitions, from differences taken one by one."""
+    within, across = ((a[:, None] - b).square().sum(dim=2).sqrt() for a, b in ((real, real), (fake, real)))
+    among_fakes = (fake[:, None] - fake).square().sum(dim=2).sqrt()
+    radii, fake_radii = (x.sort(dim=1).values[:, k] for x in (within, among_fakes))
+    return {
+        "precision": (across <= radii).any(dim=1).double().mean().item(),
+        "recall": (across <= fake_radii[:, None]).any(dim=0).double().mean().item(),
+        "density": (across < radii).sum().item() / (k * len(fake)),
+        "coverage": (across < radii).any(dim=0).double().mean().item(),
+    }
+
+
+def with_one_at(place: float, x: Tensor) -> Tensor:
+    return torch.cat([x[:-1], torch.full_like(x[-1:], place)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda real, fake: (real, with_one_at(1e6, fake)),
+        lambda real, fake: (with_one_at(1e6, real), fake),
+        lambda real, fake: (with_one_at(-1e7, real), with_one_at(1e6, fake)),
+        lambda real, fake: (with_one_at(1e6, real), with_one_at(1e6, real).flip(0)),
+        lambda real, fake: tuple(torch.cat([x[:150], x[150:] + 1e7]) for x in (real, fake)),
+        lambda real, fake: tuple(torch.cat([x[:150], x[150:] + 1e7]) for x in (real, real.roll(1, 0))),
+        lambda real, fake: (real, real[:1].expand(300, -1)),
+        lambda real, fake: (real, 1e-6 * fake),
+    ],
+    ids=["fake far", "real far", "both far", "copies", "two places", "copies in two places", "one fake", "collapsed"],
+)
+@pytest.mark.parametrize("d", [2, 64])
+def test_samples_far_off_or_close_change_nothing_for_the_others(change, d: int) -> None:
+    """The distance of two samples near each other and far from the rest is known as well as any other."""
+    real, fake = change(gaussian(300, d, seed=1), gaussian(300, d, seed=2))
+    assert all_four(real, fake) == pytest.approx(one_by_one(real, fake), abs=1e-12)
+
+
+@pytest.mark.parametrize("d", [2, 64])
+def test_one_far_sample_does_not_hide_copies(d: int) -> None:
+    train, real = gaussian(300, d, seed=1), gaussian(300, d, seed=2)
+    copies = memorisation(train=train, real=real, fake=with_one_at(1e6, train))
+    assert copies.value == pytest.approx(299 / 300, abs=1e-12)
+    assert pairwise_diversity(fake=with_one_at(1e6, train[:1].expand(300, -1))).value == pytest.approx(
+        2 / 300 * (1e6 - train[0]).norm().item(), rel=1e-12
+    )

@@ -269,6 +269,25 @@ def test_ema_is_the_running_average_of_the_weights() -> None:
     assert not any(p.requires_grad for p in history.ema.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("normalise", [nn.utils.spectral_norm, nn.utils.weight_norm])
+def test_a_generator_with_a_computed_weight_trains_after_it_has_run(
+    normalise: Callable[[nn.Module], nn.Module],
+) -> None:
+    fresh, ran = toys(), toys()
+    for generator, _ in (fresh, ran):
+        seed_everything(1)
+        normalise(generator[0])
+    ran[0].eval()(torch.zeros(4, 3))  # of spectral_norm in train mode the vectors would move
+    averages = []
+    for players in (fresh, ran):
+        seed_everything(5)
+        averages.append(fit_gan(*players, points(), GANConfig(steps=20)).ema)
+    assert equal(*averages)
+    assert torch.equal(*(average(torch.ones(4, 3)) for average in averages))
+    assert not equal(averages[1], ran[0])
+
+
 def test_watching_changes_nothing() -> None:
     watched, alone = toys(), toys()
 

@@ -1,43 +1,36 @@
-"""The reader's own pictures, with what is said of them and, where there are any, their sounds."""
+"""Images of the reader's own, their captions and, where there are any, their sounds."""
 
 from __future__ import annotations
 
 import copy
-import csv
-import io
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mmgan_lib.datasets.batch import Batch, Index
-from mmgan_lib.datasets.preprocess import RATES, Preprocess, read_image, read_wave
+from mmgan_lib.datasets.metadata import METADATA, SURROGATE, Row, metadata_rows, problem_of_file, refuse
+from mmgan_lib.datasets.preprocess import RATES, Preprocess, image_extensions, read_image, read_wave
 
-METADATA = ("metadata.csv", "metadata.jsonl")
-
-
-class Row(NamedTuple):
-    """Where one sample is, and what is said of it."""
-
-    image: Path
-    text: str
-    audio: Path | None = None
-    label: int | None = None
+SPLITS = {"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"}
+LITTER = {"thumbs.db", "desktop.ini"} | {
+    name + end for name in ("readme", "license", "licence") for end in ("", ".md", ".rst", ".txt")
+}
 
 
 class CaptionedImageFolder:
-    """Pictures in a folder of the reader's own, in one of two layouts.
+    """Images in a folder of the reader's own, in one of two layouts.
 
     *Class folders*, as torchvision's ``ImageFolder`` reads them: each picture's ``label`` is the rank of its folder's
-    name among the others, and its ``text`` is that name. Or *metadata*, as Hugging Face's ``imagefolder`` reads it: a
-    ``metadata.csv`` or ``metadata.jsonl`` in UTF-8, a line for each sample, with ``file_name``, ``text`` and,
-    optionally, ``audio``; both names are relative to the folder. Hidden files and whatever else is not named or is not
-    a picture are ignored.
+    name among the others, and its ``text`` is that name. Hidden files, ``Thumbs.db``, ``desktop.ini``, ``README``
+    and ``LICENSE`` are ignored; any other file that is no image is refused by name, as it may hold captions.
+
+    Or *metadata*, as Hugging Face's ``imagefolder`` reads it: a ``metadata.csv`` or ``metadata.jsonl`` in UTF-8, a
+    line for each sample, with ``file_name``, ``text`` and, optionally, ``audio``; both names are relative to the
+    folder. Files that it does not name are ignored. Of its layout in splits (``train/metadata.jsonl``,
+    ``test/metadata.jsonl``) give one: ``CaptionedImageFolder(root / "train")``.
 
     ``folder[index]`` is a :class:`Batch` of ``image`` (B, 3, size, size), ``text``, ``label`` (B,) where there are
     class folders, and ``wave`` (B, S) where there are sounds, cut or padded with silence to ``seconds``. If some
@@ -89,7 +82,7 @@ class CaptionedImageFolder:
         if len(metadata) == 2:
             raise ValueError(f"{root} holds both {' and '.join(METADATA)}; expected one of them.")
         if metadata:
-            self.rows, self.classes = _metadata_rows(metadata[0], max_caption), ()
+            self.rows, self.classes = metadata_rows(metadata[0], max_caption), ()
         else:
             self.rows, self.classes = _class_rows(root)
         sounding = [row.audio is not None for row in self.rows]
@@ -154,108 +147,53 @@ class CaptionedImageFolder:
 
 
 def _class_rows(root: Path) -> tuple[list[Row], tuple[str, ...]]:
-    from torchvision.datasets.folder import IMG_EXTENSIONS, ImageFolder
+    from torchvision.datasets.folder import ImageFolder
 
-    def is_picture(path: str | Path) -> bool:
+    def is_wanted(path: str) -> bool:
         inside = Path(path).relative_to(root)
-        return inside.suffix.lower() in IMG_EXTENSIONS and not any(map(_is_hidden, inside.parts))
+        return inside.name.lower() not in LITTER and not any(map(_is_hidden, inside.parts))
 
     entries = sorted(entry for entry in root.iterdir() if not _is_hidden(entry.name))
     classes = tuple(entry.name for entry in entries if entry.is_dir())
-    if not entries:
-        raise ValueError(f"{root} is empty; expected class folders, {' or '.join(METADATA)}.")
-    if not classes:
-        raise ValueError(f"{root} has neither class folders nor {' or '.join(METADATA)}; expected one of these.")
-    if loose := [entry.name for entry in entries if entry.is_file() and is_picture(entry)]:
-        raise ValueError(f"{root / loose[0]} lies beside the class folders; expected every picture inside of one.")
+    _check_layout(root, entries, classes)
     ranks = {name: rank for rank, name in enumerate(classes)}
-    found = ImageFolder.make_dataset(str(root), ranks, is_valid_file=is_picture, allow_empty=True)
+    found = ImageFolder.make_dataset(str(root), ranks, is_valid_file=is_wanted, allow_empty=True)
     if empty := [name for name in classes if ranks[name] not in {label for _, label in found}]:
         raise ValueError(f"{root} has class folders without a picture: {', '.join(empty)}.")
     rows = [Row(Path(path), classes[label], label=label) for path, label in found]
-    names = (str(row.image.relative_to(root)) for row in rows)
-    _refuse(root, [f"file {problem}" for name in names if (problem := _problem_of_file(root, name))])
     seen: dict[str, Path] = {}
     for row in rows:
         if (first := seen.setdefault(os.path.realpath(row.image), row.image)) is not row.image:
             raise ValueError(f"{row.image} is {first} once more, by a link; expected each picture once.")
+    names = [str(row.image.relative_to(root)) for row in rows]
+    refuse(root, [f"file {problem}" for name in names if (problem := problem_of_file(root, name))])
+    _check_images(root, names)
     return rows, classes
+
+
+def _check_layout(root: Path, entries: list[Path], classes: tuple[str, ...]) -> None:
+    if not entries:
+        raise ValueError(f"{root} is empty; expected class folders, {' or '.join(METADATA)}.")
+    if not classes:
+        raise ValueError(f"{root} has neither class folders nor {' or '.join(METADATA)}; expected one of these.")
+    if loose := [entry for entry in entries if entry.is_file() and entry.name.lower() not in LITTER]:
+        expected = f"expected every picture inside of one, and captions in {' or '.join(METADATA)}"
+        raise ValueError(f"{loose[0]} lies beside the class folders; {expected}.")
+    if SPLITS.issuperset(map(str.lower, classes)):
+        raise ValueError(f"{root} holds the splits {', '.join(classes)}; expected one of them, as {root / classes[0]}.")
+    if halves := [name for name in classes if SURROGATE.search(name)]:
+        raise ValueError(f"{root} has a class folder {halves[0]!r}, whose name is not in UTF-8; expected another name.")
+
+
+def _check_images(root: Path, names: list[str]) -> None:
+    """Raises ValueError for files in class folders that are no images, since they may hold captions."""
+    if captions := [name for name in names if Path(name).name in METADATA]:
+        where = (root / captions[0]).parent
+        raise ValueError(f"{root / captions[0]} is in a folder of its own; expected that folder, {where}.")
+    extensions = image_extensions()
+    others = [name for name in names if Path(name).suffix.lower() not in extensions]
+    refuse(root, [f"file {name!r} is no image of a kind that can be read" for name in others])
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _metadata_rows(metadata: Path, max_caption: int) -> list[Row]:
-    try:
-        text = metadata.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{metadata} is not in UTF-8 ({error}).") from error
-    root, rows, problems = metadata.parent, [], []
-    for line, record in (_csv_records if metadata.suffix == ".csv" else _json_records)(text):
-        problem = record if isinstance(record, str) else _problem_of_record(root, record, max_caption)
-        if problem:
-            problems.append(f"line {line} {problem}")
-        else:
-            audio = record.get("audio")
-            rows.append(Row(root / record["file_name"], record["text"].strip(), root / audio if audio else None))
-    _refuse(metadata, problems)
-    if not rows:
-        raise ValueError(f"{metadata} names no picture; expected a line for each.")
-    return rows
-
-
-def _csv_records(text: str) -> Iterator[tuple[int, dict[str, object] | str]]:
-    """Each line's number, and its fields by column or what is wrong with it."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = next(reader, [])
-        if not {"file_name", "text"} <= set(columns):
-            yield 1, f"has the columns {', '.join(columns)}; expected file_name and text"
-            return
-        for fields in filter(None, reader):
-            same = len(fields) == len(columns)
-            problem = f"has {len(fields)} fields, but there are {len(columns)} columns"
-            yield reader.line_num, dict(zip(columns, fields, strict=True)) if same else problem
-    except csv.Error as error:
-        yield reader.line_num, f"is malformed CSV ({error})"
-
-
-def _json_records(text: str) -> Iterator[tuple[int, dict[str, object] | str]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield number, f"is malformed JSON ({error})"
-            else:
-                yield number, record if isinstance(record, dict) else "is not a JSON object"
-
-
-def _problem_of_record(root: Path, record: dict[str, object], max_caption: int) -> str | None:
-    columns = ("file_name", "text", "audio") if record.get("audio") else ("file_name", "text")
-    for column in columns:
-        if not isinstance(value := record.get(column), str):
-            return f"has no {column}" if value is None else f"has {value!r} as {column}, expected a string"
-    length = len(record["text"].strip())
-    if not 1 <= length <= max_caption:
-        return f"has a caption of {length} characters, expected 1 to {max_caption}"
-    for column in columns:
-        if column != "text" and (problem := _problem_of_file(root, record[column])):
-            return f"{column} {problem}"
-    return None
-
-
-def _problem_of_file(root: Path, name: str) -> str | None:
-    outside = f"{name!r} leads out of the folder"
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        return outside
-    if not os.path.isfile(root / name):
-        return f"{name!r} does not exist"
-    return None if Path(os.path.realpath(root / name)).is_relative_to(os.path.realpath(root)) else outside
-
-
-def _refuse(where: Path, problems: list[str]) -> None:
-    if problems:
-        more = f"; {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(f"{where}: {'; '.join(problems[:3])}{more}.")

@@ -1,4 +1,4 @@
-"""From files of all kinds to pictures and sounds of one kind."""
+"""Reads image and sound files of many kinds into tensors of one kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")  # those of torchvision's ImageFolder; Pillow tries no other
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF")  # torchvision's and GIF; Pillow tries no other
 STATISTICS = {  # name → mean and standard deviation of red, green and blue in [0, 1]
     "symmetric": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -94,21 +94,35 @@ class Preprocess:
         return transform.resize(image, [self.size, self.size])
 
 
-def read_image(path: Path) -> Image:
-    """The picture in a file, upright and in mode RGB; of several frames the first.
+def image_extensions() -> set[str]:
+    """The extensions, in lower case and with their dot, of files that :func:`read_image` decodes.
 
-    A transparent picture is laid on white; 16-bit grey values are divided by 257, so that 65535 becomes 255.
+    >>> sorted(image_extensions() & {".jfif", ".gif", ".heic"})
+    ['.gif', '.jfif']
+    """
+    from PIL import Image
+
+    return {extension for extension, name in Image.registered_extensions().items() if name in FORMATS}
+
+
+def read_image(path: Path) -> Image:
+    """Reads the picture in a file, upright and in mode RGB; of several frames the first.
+
+    A transparent picture is laid on white; 16-bit grey values are divided by 257, so that 65535 becomes 255. Where a
+    broken EXIF block hides which side is up, a warning says so, and the picture stays as it is stored.
 
     Raises:
         ValueError: it cannot be decoded, or is so large that it may be a decompression bomb.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                return _rgb(ImageOps.exif_transpose(image))
+                _scale_transparent_shade(image)
+                image.load()
+                return _rgb(_upright(image, path))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         limit = f"the {Image.MAX_IMAGE_PIXELS:,} that PIL.Image.MAX_IMAGE_PIXELS allows"
         raise ValueError(f"{path} has more pixels than {limit}; it may be a decompression bomb.") from error
@@ -116,13 +130,34 @@ def read_image(path: Path) -> Image:
         raise ValueError(f"{path} cannot be decoded as a picture ({error}).") from error
 
 
+def _scale_transparent_shade(image: Image) -> None:
+    """A PNG tells its transparent shade in bits of the file, and Pillow leaves it so; the pixels get 8 bits."""
+    shade = image.info.get("transparency")
+    kind = image.tile[0][3] if image.format == "PNG" and shade is not None else None
+    if kind in ("L;2", "L;4"):
+        image.info["transparency"] = shade * {"L;2": 85, "L;4": 17}[kind]
+    elif kind == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in shade)
+
+
+def _upright(image: Image, path: Path) -> Image:
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # what it raises differs between Pillow's versions
+        warnings.warn(f"{path} has a broken EXIF block ({error}); it is read as stored.", stacklevel=3)
+        return image
+
+
 def _rgb(image: Image) -> Image:
     from PIL import Image
 
     if image.mode[0] in "IF":
-        values = np.asarray(image)
+        values = np.array(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError(f"mode {image.mode} with values {values.min()} to {values.max()}, expected 8 or 16 bits")
+        values[values == image.info.get("transparency", -1)] = 65535
         image = Image.fromarray((values / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -131,7 +166,7 @@ def _rgb(image: Image) -> Image:
 
 
 def read_wave(path: Path, *, sample_rate: int, seconds: float) -> Tensor:
-    """The first ``seconds`` of a sound, (S,) float32 in [-1, 1] at ``sample_rate`` Hz; a short one gives fewer samples.
+    """Reads at most ``seconds`` of a sound, (S,) float32 in [-1, 1] at ``sample_rate`` Hz.
 
     Channels are averaged. Another rate is resampled by a polyphase filter, so that frequencies above half of
     ``sample_rate`` are removed and not folded back as false ones (Crochiere & Rabiner, 1983).

@@ -1,5 +1,6 @@
-"""What all encoders share: a sequence of states, its mean, and a look at what comes in."""
+"""Base class of the encoders, masked mean, and checks of inputs."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair: no letter, and nothing that UTF-8 can hold
 
 
 class Encoder(nn.Module, ABC):
@@ -86,9 +89,11 @@ def check_range(name: str, x: Tensor, limit: float, expected: str, *, training: 
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Raises ValueError unless there is at least one text, and all are strings."""
+    """Raises ValueError unless there is at least one text, and all are strings that UTF-8 can hold."""
     if isinstance(texts, str) or len(texts) == 0:
         raise ValueError(f"texts: found {texts!r}; expected a list of at least one string.")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"texts[{i}]: found {text!r}; expected a string.")
+        if half := SURROGATE.search(text):
+            raise ValueError(f"texts[{i}]: found {half[0]!r}, half a surrogate pair; expected whole characters.")

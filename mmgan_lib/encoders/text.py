@@ -1,4 +1,4 @@
-"""Words as numbers, and a recurrent network that reads them."""
+"""A vocabulary of words, and a recurrent network that reads them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
-WORD = r"\w+(?:[-']\w+)*|[^\w\s]"  # letters, with hyphens and apostrophes inside; or one punctuation mark
+WORD = r"\w+(?:[-']\w+)*|[^\w\s\x1c-\x1f]"  # letters, hyphens and apostrophes inside; or one punctuation mark
 
 
 class Vocabulary(nn.Module):
@@ -54,11 +54,16 @@ class Vocabulary(nn.Module):
     def of(cls, texts: Iterable[str], *, size: int = 10_000) -> "Vocabulary":
         """The ``size`` most frequent words of ``texts``, the most frequent first; ties go by the alphabet.
 
+        Raises:
+            ValueError: No texts, one that is not a string or holds half a surrogate pair, or none with a word.
+
         >>> Vocabulary.of(["a red circle", "a blue circle"]).words[4:]
         ('a', 'circle', 'blue', 'red')
         """
         from tokenizers.trainers import WordLevelTrainer
 
+        texts = texts if isinstance(texts, str) else list(texts)
+        check_texts(texts)
         tokenizer = _tokenizer(SPECIAL)
         trainer = WordLevelTrainer(vocab_size=size + len(SPECIAL), special_tokens=list(SPECIAL), show_progress=False)
         tokenizer.train_from_iterator(texts, trainer)
@@ -78,7 +83,7 @@ class Vocabulary(nn.Module):
         Nothing is cut off, however long a text is. Words that the vocabulary lacks become ``<unk>``.
 
         Raises:
-            ValueError: No texts, or one that is not a string.
+            ValueError: No texts, or one that is not a string or holds half a surrogate pair.
         """
         check_texts(texts)
         encoded = _cached_tokenizer(self.words).encode_batch(list(texts))
@@ -110,7 +115,7 @@ class TextEncoder(Encoder):
         self.to_vector = nn.Linear(width, out_dim)
 
     def encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What this encoder takes: tokens (B, T) and their mask (B, T), as :meth:`Vocabulary.encode` makes them."""
+        """Tokens (B, T) and their mask (B, T), as :meth:`Vocabulary.encode` makes them: what this encoder takes."""
         return self.vocabulary.encode(texts)
 
     def sequence(self, tokens: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""How good a model is, in numbers."""
+"""Metrics of models: fidelity, diversity, memorisation, and agreement with captions and classes."""
 
 from mmgan_lib.metrics.captions import caption_accuracy, read_attributes
 from mmgan_lib.metrics.card import EvaluationCard, evaluation_card

@@ -1,4 +1,4 @@
-"""Whether a picture shows what its caption asked for."""
+"""Accuracy of generated pictures against the attributes that their captions ask for."""
 
 from functools import cache
 

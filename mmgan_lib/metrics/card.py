@@ -16,7 +16,7 @@ from mmgan_lib.metrics.score import Features, Score
 
 @dataclass(frozen=True)
 class EvaluationCard:
-    """What :func:`evaluation_card` found; a notebook shows it as a table.
+    """The result of :func:`evaluation_card`; a notebook shows it as a table.
 
     Attributes:
         title: which generator.

@@ -1,4 +1,4 @@
-"""How often a classifier is right."""
+"""Accuracy, macro F1 and the confusion matrix of a classifier."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """What :func:`classification_report` found.
+    """The result of :func:`classification_report`.
 
     Attributes:
-        accuracy: share of the samples whose class was told.
+        accuracy: share of the samples classified correctly.
         macro_f1: mean over classes of :math:`F_1 = 2 P R / (P + R)`, P the precision and R the recall of a class.
-        confusion: (K, K) int64; row i, column j counts the samples of class i that were told to be of class j.
+        confusion: (K, K) int64; row i, column j counts the samples of class i that were classified as j.
     """
 
     accuracy: float
@@ -24,7 +24,7 @@ class ClassificationReport:
 def classification_report(*, predicted: Tensor, label: Tensor, classes: int | None = None) -> ClassificationReport:
     """Accuracy, macro F1 and the confusion matrix, computed by scikit-learn.
 
-    A class that neither occurs nor was ever told has no F1, and does not count in the mean.
+    A class that neither occurs nor is ever predicted has no F1, and does not count in the mean.
 
     Args:
         predicted: (N,) int64, the class that was told; of logits (N, K) this is ``logits.argmax(dim=1)``.

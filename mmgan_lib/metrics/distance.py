@@ -1,4 +1,4 @@
-"""How far the fakes are from the real samples, as two clouds of vectors."""
+"""Distances between the distributions of real and fake feature vectors: Fréchet and kernel."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ def _roots_of_maps(root: Tensor, product: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _influence(x: Tensor, map_root: Tensor, shift: Tensor) -> Tensor:
-    r"""How much each sample sways the distance: :math:`\lVert x \rVert^2 - x^\top T x + 2 x^\top \text{shift}`."""
+    r"""Influence of each sample on the distance: :math:`\lVert x \rVert^2 - x^\top T x + 2 x^\top \text{shift}`."""
     return torch.cat(
         [part.square().sum(dim=1) - (part @ map_root.T).square().sum(dim=1) + 2 * part @ shift for part in _centred(x)]
     )
@@ -105,7 +105,7 @@ def _influence(x: Tensor, map_root: Tensor, shift: Tensor) -> Tensor:
 
 @dataclass(frozen=True, repr=False)
 class KernelDistance(Score):
-    """What :func:`kernel_distance` found.
+    """The result of :func:`kernel_distance`.
 
     Attributes:
         deviation: standard deviation of the distance over the subsets, which is what is published next to the mean.

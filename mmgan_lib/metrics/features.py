@@ -1,4 +1,4 @@
-"""From pictures to the features that metrics compare."""
+"""Extracts from pictures the features that metrics compare."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ def quantise(image: Tensor) -> Tensor:
 
 
 def image_features(image: Tensor, encoder: nn.Module, *, batch_size: int = 256) -> Features:
-    """What an encoder makes of pictures: as from files, in eval mode and without gradients.
+    """Encodes pictures as from files, in eval mode and without gradients.
 
     The encoder is left in the mode that it was in. Its ``name``, or that of its class, goes with the features.
 

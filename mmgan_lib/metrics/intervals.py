@@ -1,4 +1,4 @@
-"""How far a number may lie from what it stands for: a share of tries, and a mean over seeds."""
+"""Confidence intervals of a share of tries, and of a mean over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float,
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    r"""Where the mean of the source lies that the values were drawn from (Student, 1908).
+    r"""Interval of the mean of the source that the values were drawn from (Student, 1908).
 
     .. math:: \bar v \pm t_{n-1} \, s / \sqrt{n}
 
@@ -53,7 +53,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
 
 
 def student(values: Sequence[float], level: float) -> tuple[int, float, float, float]:
-    """How many values there are, their mean and standard deviation, and Student's quantile for ``level``.
+    """The number of values, their mean and standard deviation, and Student's quantile for ``level``.
 
     Raises:
         ValueError: fewer than two values, or one that is not finite.

@@ -1,4 +1,4 @@
-"""What a judge makes of the fakes: can it tell them apart, are they what was asked for, can it learn from them?"""
+"""Classifier-based metrics: Inception score, R-precision and classification accuracy score."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ SAME_CAPTION = 1 - 1e-6  # captions with a cosine above this say the same
 def inception_score(
     *, fake: Tensor | Features, resamples: int = 1000, generator: torch.Generator | None = None
 ) -> Score:
-    r"""Whether a classifier is sure of each fake, and unsure of all of them together (Salimans et al., 2016).
+    r"""Inception score: high where a classifier is sure of each fake and finds many classes (Salimans et al., 2016).
 
     .. math:: \exp\Bigl(\frac1M \sum_j \operatorname{KL}\bigl(p(c \mid y_j) \,\Vert\, p(c)\bigr)\Bigr), \qquad
         p(c) = \frac1M \sum_j p(c \mid y_j)
@@ -51,7 +51,7 @@ def r_precision(
     resamples: int = 1000,
     generator: torch.Generator | None = None,
 ) -> Score:
-    r"""How often a picture finds its own caption among others, by cosine similarity (Xu et al., 2018).
+    r"""Share of pictures that find their own caption among others, by cosine similarity (Xu et al., 2018).
 
     The caption that picture i was drawn from competes with C - 1 of the :math:`M_i` captions that say something else,
     drawn without replacement. Where :math:`b_i` of these score as high or higher, it wins with probability

@@ -1,4 +1,4 @@
-"""Who is whose neighbour: fidelity and diversity apart, and whether a generator repeats what it was trained on.
+"""Nearest-neighbour metrics: fidelity, diversity, and memorisation of the training set.
 
 Around each sample of a set lies a ball that reaches to its k-th nearest neighbour in that set. The balls together stand
 for the region the set comes from. Intervals of what is read from balls are given those balls: only the samples that are
@@ -10,32 +10,33 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmgan_lib.metrics.distance import BLOCK
 from mmgan_lib.metrics.score import Basis, Features, Score, together
 
-SAME = 1e-12  # squared distances that differ by less than this share of the largest squared norm are equal
+SAME = 1e-10  # squared distances that differ by less than this share of them are equal
+CLOSE = 1e-3  # of a squared norm: squared distances below it are not computed from norms
+CACHED = 2**16  # numbers of float64 that a core's own memory holds: 512 KiB
 SIDE = 1024  # samples whose distances to as many others are held at once: 8 MiB
 
 
 class PrecisionRecall(NamedTuple):
-    """What :func:`precision_recall` found."""
+    """The result of :func:`precision_recall`."""
 
     precision: Score
-    """How many of the fakes look real."""
+    """Share of the fakes that look real."""
     recall: Score
-    """How much of the real the fakes reach."""
+    """Share of the real samples that the fakes reach."""
 
 
 class DensityCoverage(NamedTuple):
-    """What :func:`density_coverage` found."""
+    """The result of :func:`density_coverage`."""
 
     density: Score
-    """How crowded with real samples the places of the fakes are; 1 where both are alike, and it may be more."""
+    """Mean number of balls that a fake lies in, over k; about 1 where both are alike, and it may be more."""
     coverage: Score
-    """How many of the real samples have a fake nearby."""
+    """Share of the real samples that have a fake nearby."""
 
 
 def precision_recall(
@@ -71,9 +72,9 @@ def precision_recall(
     """
     (real, fake), extractor = together(real=real, fake=fake)
     basis = Basis(len(real), len(fake), extractor, resamples, generator)
-    (real, fake), rounding = _centred(real, fake)
-    real_radii = _squared_radii(real, neighbours, "real") + rounding
-    fake_radii = _squared_radii(fake, neighbours, "fake") + rounding
+    real_radii, fake_radii = (
+        (1 + SAME) * _squared_radii(x, neighbours, name) for name, x in (("real", real), ("fake", fake))
+    )
     looks_real, reached = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
     for distance, radii in zip(_blocks(fake, real), fake_radii.split(_rows(real)), strict=True):
         looks_real.append((distance <= real_radii).any(dim=1))
@@ -89,13 +90,14 @@ def density_coverage(
     resamples: int = 1000,
     generator: torch.Generator | None = None,
 ) -> DensityCoverage:
-    r"""In how many real samples' balls a fake lies, and how many of these balls hold a fake (Naeem et al., 2020).
+    r"""Mean number of real samples' balls that hold a fake, and share of these that hold any (Naeem et al., 2020).
 
     .. math:: \text{density} = \frac{1}{kM} \sum_{i,j} [\lVert y_j - x_i \rVert < r_i], \qquad
         \text{coverage} = \frac1N \sum_i \max_j\, [\lVert y_j - x_i \rVert < r_i]
 
     with the balls of :func:`precision_recall`, of the real samples only. Where both sets come from one distribution the
-    density is 1 on average and the coverage, for M = N large, :math:`1 - 2^{-k}`.
+    density is 1 on average and the coverage, for M = N large, :math:`1 - 2^{-k}`. The ball of a real sample that has k
+    copies has no radius, and nothing lies in it.
 
     Args:
         real: x, (N, D).
@@ -114,8 +116,7 @@ def density_coverage(
     """
     (real, fake), extractor = together(real=real, fake=fake)
     basis = Basis(len(real), len(fake), extractor, resamples, generator)
-    (real, fake), rounding = _centred(real, fake)
-    radii = _squared_radii(real, neighbours, "real") - rounding
+    radii = (1 - SAME) * _squared_radii(real, neighbours, "real")
     crowd, covered = [], torch.zeros(len(real), dtype=torch.bool, device=real.device)
     for distance in _blocks(fake, real):
         inside = distance < radii
@@ -132,7 +133,7 @@ def memorisation(
     resamples: int = 1000,
     generator: torch.Generator | None = None,
 ) -> Score:
-    r"""How often a fake is nearer to the training set than a real sample that was held out (Meehan et al., 2020).
+    r"""Share of pairs whose fake is nearer to the training set than the held-out real sample (Meehan et al., 2020).
 
     .. math:: P\bigl(d(y) < d(x)\bigr) + \tfrac12 P\bigl(d(y) = d(x)\bigr), \qquad d(z) = \min_t \lVert z - t \rVert
 
@@ -157,8 +158,7 @@ def memorisation(
     """
     (train, real, fake), extractor = together(train=train, real=real, fake=fake)
     basis = Basis(len(real), len(fake), extractor, resamples, generator)
-    (train, real, fake), rounding = _centred(train, real, fake)
-    of_real, of_fake = (_nearest(x, train, rounding) for x in (real, fake))
+    of_real, of_fake = (_nearest(x, train) for x in (real, fake))
     nearer = (_share_above(of_fake, of_real), 1 - _share_above(of_real, of_fake))
     return basis.score(nearer[0].mean().item(), *nearer)
 
@@ -186,36 +186,53 @@ def pairwise_diversity(
     """
     (fake,), extractor = together(fake=fake)
     basis = Basis(0, len(fake), extractor, resamples, generator)
-    (fake,), rounding = _centred(fake)
-    to_all = torch.cat([F.threshold(distance, rounding, 0).sqrt().sum(dim=1) for distance in _blocks(fake, fake)])
+    to_all = torch.cat([distance.sqrt().sum(dim=1) for distance in _blocks(fake, fake)])
     to_others = to_all / (len(fake) - 1)
     return basis.score(to_others.mean().item(), 2 * to_others)
 
 
-def _centred(*sets: Tensor) -> tuple[list[Tensor], float]:
-    """The sets in double precision around the mean of the first, and what rounding can do to their squared distances.
+class _Points(NamedTuple):
+    """Samples as they are (N, D), around a middle in double precision (N, D), and their squared norms there (N,)."""
 
-    Around the mean the norms are small, and so are the errors of distances that are computed from them.
-    """
-    mean = sets[0].mean(dim=0, dtype=torch.float64)
-    sets = [x - mean for x in sets]
-    return sets, SAME * max(_squared_norms(x).max().item() for x in sets)
+    given: Tensor
+    centred: Tensor
+    norms: Tensor
 
 
-def _rows(centres: Tensor) -> int:
-    """How many points at a time keep the matrix of distances to these centres small."""
-    return max(1, BLOCK // len(centres))
+def _around(middle: Tensor, x: Tensor) -> _Points:
+    centred = x.double() - middle
+    return _Points(x, centred, _squared_norms(centred))
+
+
+def _middle(x: Tensor) -> Tensor:
+    """The median of about a hundred samples, (D,): around it norms are small, however far off a few samples lie."""
+    few = x[:: 1 + len(x) // 100].contiguous()  # the median of an expanded tensor is wrong in PyTorch 2.11
+    return few.median(dim=0).values.double()
 
 
 def _blocks(x: Tensor, y: Tensor) -> Iterator[Tensor]:
     """Squared distances (N, M), some rows at a time."""
-    norms = _squared_norms(y)
-    return (_squared_distances(part, y, norms) for part in x.split(_rows(y)))
+    middle = _middle(y)
+    centres = _around(middle, y)
+    return (_squared_distances(_around(middle, part), centres) for part in x.split(_rows(y)))
 
 
-def _squared_distances(x: Tensor, y: Tensor, y_norms: Tensor) -> Tensor:
-    r""":math:`\lVert x_i \rVert^2 - 2 x_i^\top y_j + \lVert y_j \rVert^2`, (N, M)."""
-    return torch.addmm(y_norms, x, y.T, alpha=-2).add_(_squared_norms(x)[:, None])
+def _rows(centres: Tensor) -> int:
+    """The number of points whose matrix of distances to these centres is small."""
+    return max(1, BLOCK // len(centres))
+
+
+def _squared_distances(x: _Points, y: _Points) -> Tensor:
+    r""":math:`\lVert x_i \rVert^2 - 2 x_i^\top y_j + \lVert y_j \rVert^2`, (N, M), to a share of :data:`SAME`.
+
+    Where two samples are so close that the subtraction takes the leading digits, their difference is squared instead.
+    """
+    distance = torch.addmm(y.norms, x.centred, y.centred.T, alpha=-2).add_(x.norms[:, None])
+    close = (distance < CLOSE * y.norms).nonzero()
+    for pairs in close.split(1 + CACHED // x.given.shape[1]):
+        i, j = pairs.unbind(1)
+        distance[i, j] = _squared_norms(x.given.index_select(0, i).double().sub_(y.given.index_select(0, j)))
+    return distance
 
 
 def _squared_norms(x: Tensor) -> Tensor:
@@ -226,14 +243,15 @@ def _squared_radii(x: Tensor, neighbours: int, name: str) -> Tensor:
     """Squared distance of each sample to its k-th nearest neighbour, (N,): that of (i, j) is also that of (j, i)."""
     if not 1 <= neighbours < len(x):
         raise ValueError(f"neighbours is {neighbours}; expected 1 to {len(x) - 1}, as {name} has {len(x)} samples.")
-    nearest = torch.full((len(x), neighbours + 1), torch.inf, dtype=x.dtype, device=x.device)
-    parts = list(zip(x.split(SIDE), _squared_norms(x).split(SIDE), nearest.split(SIDE), strict=True))
-    for i, (part, _, found) in enumerate(parts):
-        for other, norms, found_there in parts[: i + 1]:
-            distance = _squared_distances(part, other, norms)
+    middle = _middle(x)
+    nearest = torch.full((len(x), neighbours + 1), torch.inf, dtype=torch.float64, device=x.device)
+    parts = [(_around(middle, part), found) for part, found in zip(x.split(SIDE), nearest.split(SIDE), strict=True)]
+    for i, (part, found) in enumerate(parts):
+        for other, found_there in parts[: i + 1]:
+            distance = _squared_distances(part, other)
             _keep_smallest(found, distance)
             if found_there is not found:
-                _keep_smallest(found_there, distance.T)
+                _keep_smallest(found_there, distance.T.contiguous())
     return nearest[:, -1]
 
 
@@ -244,10 +262,10 @@ def _keep_smallest(found: Tensor, more: Tensor) -> None:
     found.copy_(torch.cat([found, more], dim=1).topk(k, largest=False).values)
 
 
-def _nearest(x: Tensor, centres: Tensor, rounding: float) -> Tensor:
-    """Squared distance of each sample to the nearest centre, (N,); 0 for a copy."""
-    nearest = torch.cat([distance.amin(dim=1) for distance in _blocks(x, centres)])
-    return F.threshold(nearest, rounding, 0)
+def _nearest(x: Tensor, centres: Tensor) -> Tensor:
+    """Squared distance of each sample to the nearest centre, (N,)."""
+    nearest = torch.cat([distance.argmin(dim=1) for distance in _blocks(x, centres)])
+    return _squared_norms(x.double() - centres[nearest].double())
 
 
 def _share_above(of: Tensor, others: Tensor) -> Tensor:

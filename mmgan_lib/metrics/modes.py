@@ -1,4 +1,4 @@
-"""Which of the known modes of a distribution a generator draws, and how evenly."""
+"""Counts the known modes of a distribution that a generator draws, and how evenly it draws them."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from mmgan_lib.encoders.base import check_shape
 
 @dataclass(frozen=True)
 class ModeCoverage:
-    r"""What :func:`mode_coverage` found.
+    r"""The result of :func:`mode_coverage`.
 
     Attributes:
         modes: how many modes have at least one good sample.

@@ -78,7 +78,7 @@ class Score:
 def bootstrap(
     statistic: Callable[..., Tensor], *samples: Tensor, resamples: int = 1000, generator: torch.Generator | None = None
 ) -> Tensor:
-    """What a statistic might have been: its values on samples drawn again with replacement (Efron, 1979).
+    """Values of a statistic on samples drawn again with replacement (Efron, 1979).
 
     Rows are drawn, so what belongs together goes into one row: two models' scores of one picture, for instance, which
     makes it a *paired* bootstrap.
@@ -113,7 +113,7 @@ def bootstrap(
 
 @dataclass(frozen=True)
 class Basis:
-    """What scores are computed on, and how their intervals are drawn.
+    """The samples that scores are computed on, and the way their intervals are drawn.
 
     Attributes:
         n_real: as in :class:`Score`.

@@ -172,11 +172,17 @@ def _check(generator: nn.Module, discriminator: nn.Module, config: GANConfig, wa
         raise ValueError(f"watch_at holds {outside[0]}; expected steps from 0 to {config.steps}.")
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy; what the last forward pass computed, such as a weight under ``nn.utils.spectral_norm``, is detached."""
+    kept = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return copy.deepcopy(model, {id(value): value.detach().clone() for value in kept if not value.is_leaf})
+
+
 class _GANRun(Run):
     """What changes while a GAN trains: three networks, two optimisers, and what was watched."""
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, loader: Loader, config: GANConfig) -> None:
-        average = copy.deepcopy(generator).eval().requires_grad_(False)
+        average = _copied(generator).eval().requires_grad_(False)
         models = {"generator": generator, "discriminator": discriminator, "ema": average}
         if not _compiles(config, next(generator.parameters()).device):  # what is compiled lays itself out
             _lay_out(models, torch.channels_last)  # in which convolutions run faster
