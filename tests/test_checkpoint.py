@@ -393,7 +393,6 @@ from torch import nn
 from mmgan_lib.checkpoint import latest, load, save
 
 folder, kills = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
 net = nn.Linear(300, 300)
 choose = random.Random(0)
 
