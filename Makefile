@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -rs --no-fold-skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book preview test weights results bench gpu serve address clean
+.PHONY: help setup book preview publish test weights results bench gpu serve address clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ book: setup ## execute the chapters that changed and build the book
 
 preview: setup ## show the text as it stands, with the figures of the last run, executing nothing
 	@$(PYTHON) -m tools.book --preview
+
+publish: setup ## the book, or a refusal where something stood in for the real thing
+	@$(PYTHON) -m tools.book --publish
 
 test: setup ## everything: style, notebooks, library, book, pages
 	$(PYTHON) -m ruff check

@@ -42,8 +42,13 @@ def environment(root: Path) -> dict[str, str]:
     return variables
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def jobs() -> int:
-    """How many chapters are executed side by side: one on each core that this process may use, as memory allows.
+    """How many chapters are executed side by side: one on each core, as memory allows.
 
     ``MMGAN_JOBS`` overrides it.
 
@@ -51,9 +56,8 @@ def jobs() -> int:
         BookError: ``MMGAN_JOBS`` is no positive whole number.
     """
     if not (chosen := os.environ.get("MMGAN_JOBS")):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return max(1, min(cores, int(memory / MEMORY)))
+        return max(1, min(cores(), int(memory / MEMORY)))
     if not (chosen.isdecimal() and int(chosen)):
         raise BookError(f"MMGAN_JOBS is {chosen!r}; expected a whole number from 1 on.")
     return int(chosen)
