@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -rs --no-fold-skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test weights results bench gpu serve address clean
+.PHONY: help setup book preview publish test weights results bench gpu serve address clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,14 +15,20 @@ setup: $(UV) ## make .venv as uv.lock says, with a uv of its own where there is 
 	@sh tools/install_uv.sh
 
 book: setup ## execute the chapters that changed and build the book
-	@$(PYTHON) tools/book.py
+	@$(PYTHON) -m tools.book
+
+preview: setup ## show the text as it stands, with the figures of the last run, executing nothing
+	@$(PYTHON) -m tools.book --preview
+
+publish: setup ## the book, or a refusal where something stood in for the real thing
+	@$(PYTHON) -m tools.book --publish
 
 test: setup ## everything: style, notebooks, library, book, pages
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m nbstripout --verify --keep-id book/*.ipynb
 	$(PYTEST) -m "not book" tests mmgan_lib tools
-	$(PYTHON) tools/book.py
+	$(PYTHON) -m tools.book
 	$(PYTEST) -m book tests
 
 weights: setup ## train again the weights that the library ships

@@ -2,7 +2,12 @@
 
 Modules import only upwards in this list: runtime, datasets, checkpoint, encoders, fusion, models, gan, losses,
 training, metrics, explain, plots, claims. Import what you need from the module that holds it,
-for example ``from mmgan_lib.gan import Generator``.
+for example ``from mmgan_lib.gan import Generator``. Any such import lets PyTorch use one thread, unless the
+environment says otherwise: :func:`mmgan_lib.runtime.use_threads` tells why.
 """
 
+from mmgan_lib import runtime
+
 __version__ = "0.1.0"
+
+runtime.use_threads()

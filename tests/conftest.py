@@ -1,5 +1,6 @@
 """What the tests share: where the book is, a browser that looks at it, and a notebook's display."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for NumPy and SciPy too, before they are loaded
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -175,7 +175,6 @@ def test_distances_are_never_held_all_at_once() -> None:
         def peak():
             return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1e6
 
-        torch.set_num_threads(1)
         real, fake = torch.randn(2, 15_000, 2)
         density_coverage(real=real[:100], fake=fake[:100])
         before = peak()

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from test_layers import code
 
-from tools import address, book, results
+from tools import address, book
 
 CHAPTERS = book.chapters(ROOT)
 REPOSITORY, VERSION = address.project(ROOT)
@@ -149,15 +149,3 @@ def test_claims_hold_in_the_executed_copy(path: Path) -> None:
     claims = {about["claim"]: about["holds"] for about in shown if "claim" in about}
     assert claims
     assert all(claims.values()), claims
-
-
-@pytest.mark.book
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    "path", [path for path in CHAPTERS if "DataUnavailable" in path.read_text()], ids=lambda path: path.stem
-)
-def test_executes_without_data_and_without_a_network(path: Path) -> None:
-    with results.nothing_to_download():
-        copy, _ = book.execute(ROOT, path)
-    told = "".join(output.text for cell in code_cells(copy) for output in cell.outputs if "text" in output)
-    assert "scikit-learn's digits" in told

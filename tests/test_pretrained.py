@@ -192,7 +192,7 @@ def test_a_server_that_never_answers_is_not_waited_for() -> None:
         code = "from mmgan_lib.encoders.pretrained import text; text.PATIENCE = 0.5; text._from_hub()"
         there = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HOME": "/nowhere"}
         done = subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | there, capture_output=True, text=True, cwd=ROOT, timeout=60
+            [sys.executable, "-c", code], env=os.environ | there, capture_output=True, text=True, cwd=ROOT, timeout=240
         )
     assert "DataUnavailable: sentence-transformers/all-MiniLM-L6-v2 could not be had" in done.stderr
 

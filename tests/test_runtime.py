@@ -1,5 +1,6 @@
 """Device, tier and seeds under the environment's orders, and what the report says of them."""
 
+import os
 import random
 import subprocess
 import sys
@@ -128,6 +129,42 @@ def test_the_environment_shifts_every_seed(monkeypatch: pytest.MonkeyPatch, shif
     assert draws(7) == expected
 
 
+def in_a_fresh_python(code: str, **variables: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MMGAN_STOOD_IN")}
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.check_output(command, text=True, cwd=ROOT, env=kept | variables)
+
+
+@pytest.mark.parametrize("variables", [{}, {"OMP_NUM_THREADS": ""}, {"OMP_NUM_THREADS": "1"}])
+def test_any_import_of_the_library_lets_pytorch_use_one_thread_even_after_it_used_more(variables) -> None:
+    busy = "torch.set_num_threads(3); a = torch.rand(600, 600); a @ a"
+    asked = "print(torch.get_num_threads(), end='')"
+    everywhere = f"import threading; thread = threading.Thread(target=lambda: {asked}); thread.start(); thread.join()"
+    told = in_a_fresh_python(f"import torch; {busy}; import mmgan_lib.losses; {asked}; {everywhere}")
+    assert told == "11"
+
+
+def test_a_number_of_threads_that_the_environment_chose_stays() -> None:
+    code = "import torch; torch.set_num_threads(3); from mmgan_lib import runtime; print(runtime.processor())"
+    assert in_a_fresh_python(code, OMP_NUM_THREADS="3").endswith(", 3 threads\n")
+
+
+def test_the_processor_is_told_with_its_one_thread() -> None:
+    assert in_a_fresh_python("from mmgan_lib import runtime; print(runtime.processor())").endswith(", 1 thread\n")
+
+
+def test_what_stood_in_is_noted_for_the_builder_and_nowhere_else(monkeypatch, tmp_path, capfd) -> None:
+    monkeypatch.delenv("MMGAN_STOOD_IN", raising=False)
+    monkeypatch.chdir(tmp_path)
+    runtime.stood_in("a for b")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("MMGAN_STOOD_IN", str(tmp_path / "notes"))
+    runtime.stood_in("synthetic speech for voices")
+    runtime.stood_in("a café for a bistro")
+    assert (tmp_path / "notes").read_text("utf-8") == "synthetic speech for voices\na café for a bistro\n"
+    assert capfd.readouterr() == ("", "")
+
+
 def report() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in runtime.report().splitlines())
 
@@ -139,7 +176,6 @@ def test_the_report_names_tier_device_and_python(monkeypatch: pytest.MonkeyPatch
     told = report()
     assert told["tier"] == chosen
     assert told["device"] == f"cpu ({runtime.processor()})"
-    assert told["device"].endswith(f"{torch.get_num_threads()} threads)")
     assert told["python"] == sys.version.split()[0]
     assert told["system"]
 

@@ -1,15 +1,23 @@
-"""How fast the library is, beside what others use for the same, in the same run: ``python -m tools.bench``.
+"""How fast the library is, beside what others use for the same, in the same run: ``python -m tools.bench [book]``.
 
-Images per second of ``fit_gan`` beside the plain tutorial loop, with the same networks, and the share of the machine's
-own matrix-product peak that either reaches; seconds of the metrics beside other libraries' on the same features.
+Images per second of ``fit_gan`` beside the plain tutorial loop, with the same networks, on the machine as it is and
+with a busy process more, and the share of its own matrix-product peak that either reaches; seconds of the metrics
+beside other libraries' on the same features. With ``book``: the minutes that the whole book takes when one, two and as
+many chapters as the machine bears are executed at once.
 """
 
 import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -26,10 +34,12 @@ from mmgan_lib.datasets import Loader
 from mmgan_lib.gan import Discriminator, Generator
 from mmgan_lib.metrics import density_coverage, frechet_distance, kernel_distance, precision_recall
 from mmgan_lib.training import GANConfig, fit_gan
+from tools import execution
 
+ROOT = Path(__file__).parent.parent
 BATCH = 64
-STEPS = runtime.by_tier(quick=60, full=1000)
-ROUNDS = 5
+STEPS = runtime.by_tier(quick=40, full=1000)
+ROUNDS = 3
 Networks = tuple[nn.Module, nn.Module]
 
 
@@ -163,33 +173,68 @@ def metrics() -> None:
         print(f"{name + f', D = {dim:,}':<34}", *padded, sep="", flush=True)
 
 
+@contextmanager
+def busy() -> Iterator[None]:
+    """Beside a process that never rests."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def training() -> None:
-    """Images per second of either loop: they take turns, so that neither has the quieter machine."""
+    """Images per second of either loop: they take turns, so that none has the quieter machine."""
     device = runtime.device()
     pictures: Tensor = torch.rand(4096, 3, 32, 32) * 2 - 1
     loader = Loader(pictures, BATCH, device=device)
-    loops: dict[str, Callable[[nn.Module, nn.Module, int], object]] = {
-        "plain tutorial loop": lambda g, d, steps: tutorial_loop(g, d, loader, steps),
-        "fit_gan": lambda g, d, steps: fit_gan(g, d, loader, GANConfig(steps=steps)),
-    }
-    for loop in loops.values():
+
+    def plain(g: nn.Module, d: nn.Module, steps: int) -> None:
+        tutorial_loop(g, d, loader, steps)
+
+    def ours(g: nn.Module, d: nn.Module, steps: int) -> None:
+        fit_gan(g, d, loader, GANConfig(steps=steps))
+
+    loops = {"plain tutorial loop": (plain, 1), "fit_gan": (ours, 1), "plain, all cores": (plain, execution.cores())}
+    times: dict[str, list[list[float]]] = {name: [[], []] for name in loops}
+    peaks = {}
+    for name, (loop, threads) in loops.items():
+        torch.set_num_threads(threads)
         loop(*networks(device), 10)  # warm up
-    times = {name: [] for name in loops}
-    for _ in range(ROUNDS):
-        for name, loop in loops.items():
+        peaks[name] = peak(device)
+    for beside, company in enumerate((nullcontext, busy)):
+        for name, (loop, threads) in list(loops.items()) * ROUNDS:
+            torch.set_num_threads(threads)
             players = networks(device)
-            times[name].append(seconds(lambda loop=loop, players=players: loop(*players, STEPS), device))
-    best, work = peak(device), flops(device, loader) * STEPS
-    print(runtime.report(), f"\nmatrix product: {best / 1e9:.0f} GFLOP/s\n")
-    for name, taken in times.items():
-        rate, share = BATCH * STEPS / median(taken), work / median(taken) / best
-        print(f"{name:<20} {rate:8.0f} images/s   {share:.0%} of the peak")
+            with company():
+                times[name][beside].append(seconds(partial(loop, *players, STEPS), device))
+    runtime.use_threads()
+    work = flops(device, loader) * STEPS
+    print(runtime.report(), "\n\nimages/s              threads   quiet   beside a busy process   of the peak, quiet")
+    for name, (_, threads) in loops.items():
+        quiet, beside = (BATCH * STEPS / median(taken) for taken in times[name])
+        share = quiet * work / (BATCH * STEPS) / peaks[name]
+        print(f"{name:<20} {threads:8} {quiet:7.0f} {beside:23.0f} {share:20.0%}")
+
+
+def whole_book() -> None:
+    """Minutes to execute all chapters and build the pages, in copies of this project."""
+    for at_once in sorted({1, min(2, execution.jobs()), execution.jobs()}):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copytree(ROOT, Path(folder) / "copy", ignore=shutil.ignore_patterns("_build", ".*"))
+            command = [sys.executable, "-m", "tools.book", "--root", copy]
+            make = partial(subprocess.run, command, check=True, env=os.environ | {"MMGAN_JOBS": str(at_once)})
+            print(f"{at_once} at once: {seconds(make, torch.device('cpu')) / 60:.1f} min", flush=True)
 
 
 def main() -> None:
-    """Print both tables."""
-    training()
-    metrics()
+    """Print both tables, or how long the book takes."""
+    if sys.argv[1:] == ["book"]:
+        whole_book()
+    else:
+        training()
+        metrics()
 
 
 if __name__ == "__main__":

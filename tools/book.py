@@ -1,25 +1,29 @@
-"""Execute the chapters that changed, then build the book strictly: ``python tools/book.py [--root DIR]``.
+"""Execute the chapters that changed, then build the book strictly: ``python -m tools.book [--preview | --publish]``.
 
 Three steps, each in a folder of its own under ``_build``:
 
 1. ``executed/`` keeps one executed copy of each chapter. It is reused while the notebook, the library, the recorded
-   results that the notebook names, ``uv.lock`` and the tier are the same, which a hash of all of them tells.
+   results that the notebook names, ``uv.lock`` and the tier are the same, which a hash of all of them tells. Chapters
+   are executed side by side, each with one thread: one on each core, or as many as ``MMGAN_JOBS`` says. Where one
+   fails, those that run are finished and kept, and no more are started.
 2. ``source/`` is what Sphinx reads: the book with its notebooks replaced by the executed copies.
 3. ``html/`` is the book. It is replaced only by a new one that was built without a warning.
+
+``--preview`` executes nothing and builds ``_build/preview`` for somebody who edits the prose. ``--publish`` refuses a
+book in which something stood in for the real thing, such as synthetic speech for recordings.
 """
 
 import argparse
 import hashlib
+import math
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +31,8 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-CELL_TIMEOUT = 3600  # seconds
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-class BookError(Exception):
-    """What stops the book from being made, as a reader of the terminal should see it."""
+from tools import pages
+from tools.execution import BookError, Execution, environment, execute_all, jobs, say
 
 
 def toc_files(entry: Any) -> Iterator[str]:
@@ -91,20 +91,6 @@ def write_executed(root: Path, notebook: Path, executed: NotebookNode) -> None:
     os.replace(partial, path)
 
 
-def environment(root: Path) -> dict[str, str]:
-    """The variables that chapters run under: this Python, this library, nothing of the reader's own set-up."""
-    variables = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
-        "PYTHONHASHSEED": "0",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter"),  # looked at first: the kernel is this Python
-    }
-    variables.pop("PYTEST_ADDOPTS", None)
-    if data := variables.get("MMGAN_DATA"):
-        variables["MMGAN_DATA"] = str(Path(data).resolve())  # chapters run in another folder
-    return variables
-
-
 def machine_report(root: Path) -> str:
     """What ``mmgan_lib.runtime.report()`` says of this machine, one ``name value`` a line."""
     code = "from mmgan_lib import runtime; print(runtime.report())"
@@ -115,198 +101,105 @@ def machine_report(root: Path) -> str:
     return answer.stdout
 
 
-def wait(process: subprocess.Popen, name: str) -> float:
-    """Wait for a process, telling the seconds as they pass; returns them. The process never outlives this call."""
-    start, live = time.monotonic(), sys.stdout.isatty()
-    try:
-        while True:
-            try:
-                process.wait(timeout=1 if live else 15)
-                return time.monotonic() - start
-            except subprocess.TimeoutExpired:
-                progress = f"  {name}: {time.monotonic() - start:.0f} s …"
-                print(f"\r{progress}" if live else progress, end="" if live else "\n", flush=True)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # its kernel ends with it
-
-
-def failure(name: str, executed: NotebookNode, log: str) -> str:
-    """Name the cell that failed, its error and the line; else give what nbmake said (a time-out, a dead kernel)."""
-    for number, cell in enumerate(executed.cells, start=1):
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                traceback = ANSI.sub("", "\n".join(output.traceback))
-                line = re.search(r"line (\d+)", traceback)
-                where = f"{name}, cell {number} (id {cell.id}), line {line[1] if line else '?'}"
-                return f"{traceback}\n\n{where}: {output.ename}: {output.evalue}"
-    return f"{ANSI.sub('', log)}\n\n{name} did not run to its end (above)"
-
-
 def execute(root: Path, notebook: Path) -> tuple[NotebookNode, float]:
-    """Run a chapter through nbmake in a scratch copy of the book; returns the executed copy and the seconds it took.
+    """Execute one chapter; returns the executed copy and the seconds it took.
 
     Raises:
         BookError: a cell failed; names notebook, cell and error.
     """
-    name = notebook.relative_to(root).as_posix()
-    with tempfile.TemporaryDirectory(prefix="mmgan-book-") as folder:
-        scratch = Path(folder)
-        copy = scratch / "book" / notebook.name
-        shutil.copytree(notebook.parent, copy.parent)
-        (scratch / "pytest.ini").write_text("[pytest]\n")  # else the project's own settings would hold here
-        command = [sys.executable, "-m", "pytest", "--nbmake", "--overwrite", f"--nbmake-timeout={CELL_TIMEOUT}"]
-        with (scratch / "log").open("w") as log:
-            process = subprocess.Popen(
-                [*command, "-p", "no:cacheprovider", str(copy)],
-                cwd=scratch,
-                env=environment(root) | {"IPYTHONDIR": str(scratch / "ipython")},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            seconds = wait(process, name)
-        executed = nbformat.read(copy, as_version=4)
-        if process.returncode:
-            raise BookError(failure(name, executed, (scratch / "log").read_text()))
-    return executed, seconds
+    [(_, executed)] = execute_all([notebook], partial(Execution, root), at_once=1)
+    return executed, executed.metadata["mmgan"]["seconds"]
 
 
-def execute_changed(root: Path, machine: dict[str, str]) -> dict[Path, NotebookNode]:
-    """Execute the chapters whose key changed, one at a time; each is kept as soon as it is done."""
-    copies = {}
+def execute_changed(root: Path, machine: dict[str, str], *, genuine: bool = False) -> dict[Path, NotebookNode]:
+    """Execute the chapters whose key changed, the longest first; each is kept as soon as it is done.
+
+    How long a chapter takes is what its last executed copy tells; those without one come first, the largest at their
+    head. If `genuine`, what something stood in for is executed again. The copies come in reading order.
+    """
+    copies, changed = {}, {}
     for notebook in chapters(root):
-        key, name = chapter_key(root, notebook, machine["tier"]), notebook.relative_to(root).as_posix()
-        executed = read_executed(root, notebook)
-        if executed is None or executed.metadata.get("mmgan", {}).get("key") != key:
-            print(f"  {name}: executing ({machine['tier']} tier)", flush=True)
-            executed, seconds = execute(root, notebook)
-            when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-            made = {"key": key, "seconds": round(seconds, 1), "when": when, **machine}
-            executed.metadata["mmgan"] = made
-            write_executed(root, notebook, executed)
-            print(f"\r  {name}: executed in {seconds:.1f} s", flush=True)
+        executed, name = read_executed(root, notebook), notebook.relative_to(root).as_posix()
+        made = executed.metadata.get("mmgan", {}) if executed else {}
+        if made.get("key") != chapter_key(root, notebook, machine["tier"]) or (genuine and made["stood_in"]):
+            changed[notebook] = (made.get("seconds", math.inf), notebook.stat().st_size)
         else:
-            print(f"  {name}: unchanged, executed in {executed.metadata['mmgan']['seconds']} s", flush=True)
+            say(f"  {name}: unchanged, executed in {made['seconds']} s")
         copies[notebook] = executed
+
+    def start(notebook: Path) -> Execution:
+        return Execution(root, notebook, chapter_key(root, notebook, machine["tier"]))
+
+    at_once = jobs()
+    if changed:
+        say(f"  {len(changed)} to execute, up to {at_once} at once ({machine['tier']} tier)")
+    with closing(execute_all(sorted(changed, key=changed.get, reverse=True), start, at_once)) as done:
+        for notebook, executed in done:
+            executed.metadata["mmgan"] |= machine
+            write_executed(root, notebook, executed)
+            copies[notebook] = executed
+            seconds = executed.metadata["mmgan"]["seconds"]
+            say(f"  {notebook.relative_to(root).as_posix()}: executed in {seconds} s")
     return copies
 
 
-def figure_cells(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
-    """Split a cell so that each of its figures has a cell, which is where MyST-NB looks for caption and alt text.
-
-    A figure is an output whose metadata hold ``{"mmgan": {"alt": …, "caption": …}}``. The first figure of the cell
-    ``ring`` in the chapter ``03_gan`` can be referred to as ``fig-03_gan-ring``, a second one as ``fig-03_gan-ring-1``.
-    """
-    pieces: list[NotebookNode] = []
-
-    def start() -> None:
-        piece = nbformat.from_dict({**cell, "metadata": dict(cell.metadata), "outputs": []})
-        if pieces:
-            piece.id = f"{cell.id}-{len(pieces)}"
-            piece.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-input", "continued"]
-        pieces.append(piece)
-
-    start()
-    for output in cell.outputs:
-        about = output.get("metadata", {}).get("mmgan", {})
-        is_figure = "caption" in about
-        displayed = any("data" in earlier for earlier in pieces[-1].outputs)
-        if displayed and "data" in output and (is_figure or "mystnb" in pieces[-1].metadata):
-            start()
-        if is_figure:
-            figure = {"caption": about["caption"], "name": f"fig-{chapter}-{pieces[-1].id}"}
-            pieces[-1].metadata["mystnb"] = {"figure": figure, "image": {"alt": about["alt"]}}
-        pieces[-1].outputs.append(output)
-    return pieces
-
-
-def page_notebook(executed: NotebookNode, chapter: str) -> NotebookNode:
-    """The executed copy of a chapter as Sphinx is to read it."""
-    cells = []
-    for cell in executed.cells:
-        cells += figure_cells(cell, chapter) if cell.cell_type == "code" else [cell]
-    kept = {name: executed.metadata[name] for name in ("kernelspec", "language_info")}
-    return nbformat.from_dict({**executed, "metadata": kept, "cells": cells})
-
-
-def checked(executed: NotebookNode) -> list[NotebookNode]:
-    """The outputs of a chapter in which a claim, or a number beside recorded ones, was checked."""
-    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
-    return [output for output in outputs if "holds" in output.get("metadata", {}).get("mmgan", {})]
-
-
-def status_page(copies: dict[Path, NotebookNode]) -> str:
-    """The generated part of ``book/status.md``: how long each chapter took, and what it claims."""
-    rows = ["| chapter | seconds | checked | tier | executed |", "|---|---:|---:|---|---|"]
-    lists = []
-    for notebook, executed in copies.items():
-        made, outputs = executed.metadata["mmgan"], checked(executed)
-        rows.append(f"| []({notebook.name}) | {made['seconds']} | {len(outputs)} | {made['tier']} | {made['when']} |")
-        heading = next(line for cell in executed.cells for line in cell.source.splitlines() if line.startswith("# "))
-        lists += [f"#{heading}", *(output.data["text/html"] for output in outputs)]
-    total = sum(executed.metadata["mmgan"]["seconds"] for executed in copies.values())
-    rows.append(f"| **all** | **{total:.1f}** | **{sum(map(len, map(checked, copies.values())))}** | | |")
-    return "\n\n".join(["\n".join(rows), *lists, ""])
-
-
-def stage(root: Path, copies: dict[Path, NotebookNode], report: str) -> Path:
-    """Lay out what Sphinx reads; returns the folder."""
-    source = root / "_build" / "source"
-    shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns(".*", "*.ipynb"))
-    for path in (root / "_config.yml", root / "_toc.yml", *root.glob("CONTRIBUTING.md")):
-        shutil.copy(path, source)
-    for notebook, executed in copies.items():
-        nbformat.write(page_notebook(executed, notebook.stem), source / notebook.relative_to(root))
-    (source / "book" / "environment.txt").write_text(f"```text\n{report.rstrip()}\n```\n")
-    (source / "book" / "status.txt").write_text(status_page(copies))
-    modules = [sys.executable, Path(__file__).with_name("modules.py"), root / "mmgan_lib"]
-    (source / "book" / "modules.txt").write_text(subprocess.check_output(modules, text=True))
-    return source
-
-
-def build(root: Path, source: Path) -> Path:
-    """Build the HTML with warnings as errors, and put it in the place of the old one; returns its first page.
+def refuse_stand_ins(root: Path, copies: pages.Copies) -> None:
+    """What is published shows the real thing.
 
     Raises:
-        BookError: Sphinx warned or failed; its words are shown above.
+        BookError: something stood in for it; names the chapters and what it was.
     """
-    fresh, html = root / "_build" / "fresh", root / "_build" / "html"
-    shutil.rmtree(fresh, ignore_errors=True)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", fresh]
-    made = subprocess.run([*command, "-W", "-n", "--keep-going", "-q"], stdout=subprocess.DEVNULL)
-    if made.returncode:
-        raise BookError("the book was not built: Sphinx warned or failed (above)")
-    for notebook in chapters(root):
-        shutil.copy(notebook, fresh / "_build" / "html" / "_sources" / notebook.parent.name)  # the download button's
-    shutil.rmtree(html, ignore_errors=True)
-    shutil.move(fresh / "_build" / "html", html)
-    shutil.rmtree(fresh)
-    return html / "index.html"
+    found = {notebook: copy.metadata["mmgan"]["stood_in"] for notebook, copy in copies.items()}
+    lines = [f"  {notebook.relative_to(root)}: {'; '.join(what)}" for notebook, what in found.items() if what]
+    if lines:
+        raise BookError("\n".join(["not to be published, because something stood in for the real thing:", *lines]))
 
 
-def make(root: Path) -> None:
+def make(root: Path, *, publish: bool) -> None:
     """Make the book: execute, stage, build."""
     start = time.monotonic()
     report = machine_report(root)
     facts = dict(line.split(maxsplit=1) for line in report.splitlines())
     print("Chapters", flush=True)
-    copies = execute_changed(root, {"tier": facts["tier"], "device": facts["device"]})
+    copies = execute_changed(root, {"tier": facts["tier"], "device": facts["device"]}, genuine=publish)
+    if publish:
+        refuse_stand_ins(root, copies)
     print("Pages", flush=True)
-    page = build(root, stage(root, copies, report))
+    page = pages.build(root, copies, report, environment(root))
+    if page is None:
+        raise BookError("the book was not built: Sphinx warned or failed (above)")
     print(f"  {page}")
     chapters_took = sum(executed.metadata["mmgan"]["seconds"] for executed in copies.values())
     print(f"Made in {time.monotonic() - start:.1f} s; its chapters took {chapters_took:.1f} s when they were executed.")
+
+
+def preview(root: Path) -> None:
+    """Make a preview: the notebooks as they stand, with what their cells displayed in the last run."""
+    start = time.monotonic()
+    copies = {}
+    for notebook in chapters(root):
+        executed = read_executed(root, notebook)
+        copies[notebook] = pages.with_outputs_of(executed, nbformat.read(notebook, as_version=4))
+        if executed is None:
+            print(f"  {notebook.relative_to(root)} was never executed: it has no figures")
+    page = pages.preview(root, copies, environment(root))
+    if page is None:
+        raise BookError("the preview was not built: Sphinx failed (above)")
+    print(f"  {page}\nA preview, not the book: nothing was executed. Made in {time.monotonic() - start:.1f} s.")
 
 
 def main() -> int:
     """Make the book of the project at ``--root``; returns the exit status."""
     parser = argparse.ArgumentParser(description="Execute the chapters that changed, then build the book.")
     parser.add_argument("--root", type=Path, default=Path(__file__).parent.parent, help="another project than this")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--preview", action="store_true", help="execute nothing; show the text as it stands")
+    ways.add_argument("--publish", action="store_true", help="refuse a book in which something stood in for another")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    given = parser.parse_args()
+    root = given.root.resolve()
     try:
-        make(parser.parse_args().root.resolve())
+        preview(root) if given.preview else make(root, publish=given.publish)
     except BookError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -21,7 +21,6 @@ SHOWN = 400  # points of the first run of each game on the grid
 
 def main() -> None:
     """Train, measure and write."""
-    torch.set_num_threads(1)  # networks this small are slower on two
     sources = {cell.id: cell.source for cell in nbformat.read(CHAPTER, as_version=4).cells}
     chapter: dict = {}
     for name in CELLS:
