@@ -30,6 +30,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -98,9 +99,16 @@ def on_this_device() -> None:
         adopt()
 
 
+def end_with_the_program() -> None:
+    """End this process, and those that it started, when the program has ended, even if that was killed."""
+    multiprocessing.parent_process().join()
+    os.killpg(0, signal.SIGKILL)
+
+
 def run(part: Part, pipe: Connection) -> None:
     """Run a part, in the process that it has; what it tells, and why it failed, goes into the pipe."""
     os.setpgrp()  # so that it can be ended with the processes that it starts
+    threading.Thread(target=end_with_the_program, daemon=True).start()
     on_this_device()
     from tools import gpu_parts
 
@@ -180,7 +188,8 @@ def main() -> int:
     known = asked.packed / "seconds.json" if asked.packed else None
     parts = chosen(asked.book, asked.parts, json.loads(known.read_text()) if known else {})
     if not parts:
-        sys.exit(f"No part begins with {' or '.join(asked.parts)}; expected {', '.join(STAGES)} or numbers such as 03.")
+        expected = f"{', '.join(STAGES)} or numbers of chapters such as 03"
+        sys.exit(f"No part begins with {' or '.join(asked.parts)}; expected {expected}.")
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     report = Report(asked.out, {"limit": asked.limit, "parts": {part.name: {"state": "not reached"} for part in parts}})
     for part in parts:
