@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ def test_chapters_run_on_the_stand_in_and_their_claims_are_kept_also_those_that_
     process, out = start(book, "--limit", "inf")
     assert process.wait() == 2  # failed
     report = json.loads(out.read_text())
-    assert report["torch"] == torch.__version__
+    assert report["torch"] == version("torch")
     assert report["device"].startswith("standin")
     true, untrue, breaks = report["parts"].values()
     assert true["state"] == "done"
@@ -168,9 +168,7 @@ def test_what_has_no_room_is_left_out_of_the_luggage_and_the_rest_is_found_there
     for name in ("PYTHONPATH", "MMGAN_DATA"):
         monkeypatch.setenv(name, "/nowhere")
     pack.unpack(tmp_path / "packed")
-    code = "import small, tiny"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    shutil.rmtree(Path(os.environ["MMGAN_DATA"]).parent)
+    subprocess.run([sys.executable, "-c", "import small, tiny"], check=True)
 
 
 def test_the_luggage_holds_what_ipython_and_soundfile_need_there() -> None:

@@ -101,7 +101,7 @@ def chapter(notebook: Path, *, tell: Tell) -> None:
         error = ended.error_before_exec or ended.error_in_exec
         shown = [output.get("metadata", {}).get("mmgan", {}) for output in shell.display_pub.outputs]
         shell.display_pub.outputs.clear()
-        claims += [{"cell": cell["id"]} | what for what in shown if "holds" in what]
+        claims += [{"cell": cell["id"]} | what | {"holds": bool(what["holds"])} for what in shown if "holds" in what]
         tell({"tier": runtime.tier(), "cells": f"{number} of {len(cells)}", "claims": claims})
         if error and not isinstance(error, ClaimError):
             raise RuntimeError(f"cell {number} (id {cell['id']}): {type(error).__name__}: {error}") from error

@@ -2,15 +2,18 @@
 
 ``_build/gpu`` then holds an archive for each of these, in the order of their worth, as long as there is room:
 
-- ``code``: IPython, ipywidgets, pooch and soundfile with what they require, for 64-bit Linux and CPython 3.12;
-- ``mnist``: its four files;
-- ``fsdd``: its recordings;
-- ``emoji``, ``efficientnet`` and ``speaker``: what the book reads of packages that carry data or weights.
+- ``code`` (7.6 MB): IPython, ipywidgets, pooch and soundfile with what they require, for 64-bit Linux and CPython 3.12;
+- ``mnist`` (10.4 MB): its four files;
+- ``fsdd`` (14.2 MB): its recordings;
+- ``emoji`` (11.5 MB), ``efficientnet`` (17.3 MB) and ``speaker`` (15.7 MB): what the book reads of packages that carry
+  data or weights.
 
-The room is 60 MB, or what the checkout leaves of 64 MiB. MiniLM, of 91 MB, has none. ``seconds.json`` tells how long
-each chapter took here, for an order. There :func:`unpack` makes all of it importable (:mod:`tools.gpu`).
+The room is 60 MB, or what the checkout leaves of 64 MiB: it is enough for all but one of the last two, or for neither.
+MiniLM, of 91 MB, has none. ``seconds.json`` tells how long each chapter took here, for an order. There :func:`unpack`
+makes all of it importable (:mod:`tools.gpu`).
 """
 
+import atexit
 import json
 import os
 import shutil
@@ -133,8 +136,9 @@ def pack(folder: Path, contents: dict[str, Callable[[Path], None]], left: int) -
 
 
 def unpack(folder: Path) -> None:
-    """Unpack the archives of a folder; this Python and those that it starts then find what was in them."""
+    """Unpack the archives of a folder; until it ends, this Python and those that it starts find what was in them."""
     target = Path(tempfile.mkdtemp(prefix="mmgan-packed-"))
+    atexit.register(shutil.rmtree, target)
     for file in sorted(folder.glob("*.tar.xz")):
         with tarfile.open(file) as archive:
             archive.extractall(target, filter="data")
