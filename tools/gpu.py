@@ -14,13 +14,13 @@ together with the program. Without CUDA the parts run on a stand-in (:mod:`tools
 would refuse.
 
 For a machine that has PyTorch, torchvision, transformers, scikit-learn, matplotlib and pytest, and reaches nothing:
-``python -m tools.pack`` puts what else is needed into ``_build/gpu``, and the checkout travels with that folder (here
-with ``carry: ["_build/gpu"]``). There, in the root of the checkout::
+``python -m tools.pack`` puts what else is needed into ``_build/gpu``, which git ignores and which has to travel with
+the checkout (as ``carry``, where a tool asks for such folders). There, in the root of the checkout::
 
-    python3 -m tools.gpu --packed _build/gpu --limit 480
+    PYTHONUNBUFFERED=1 python3 -m tools.gpu --packed _build/gpu --limit 480 --out $OUT/gpu.json
 
-with ``--out $OUT/gpu.json``, which is the default where ``OUT`` is set. Alone, ``bench`` needs PyTorch, NumPy,
-safetensors and tqdm, and ``stacked_mnist`` also MNIST.
+The last is the default where ``OUT`` is set. Without what was packed, ``bench`` runs all the same, ``stacked_mnist``
+where it finds MNIST; the others say what they lack.
 """
 
 import argparse

@@ -8,9 +8,9 @@
 - ``emoji`` (11.5 MB), ``efficientnet`` (17.3 MB) and ``speaker`` (15.7 MB): what the book reads of packages that carry
   data or weights.
 
-The room is 60 MB, or what the checkout leaves of 64 MiB: it is enough for all but one of the last two, or for neither.
-MiniLM, of 91 MB, has none. ``seconds.json`` tells how long each chapter took here, for an order. There :func:`unpack`
-makes all of it importable (:mod:`tools.gpu`).
+The room is 60 MB, or what the checkout leaves of 64 MiB: enough for the first four. MiniLM, of 91 MB, has none.
+``seconds.json`` tells how long each chapter took here, for an order. There :func:`unpack` makes all of it importable
+(:mod:`tools.gpu`).
 """
 
 import atexit
