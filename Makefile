@@ -41,8 +41,8 @@ results: setup ## train again what the book's tables over seeds record
 bench: setup ## training and metrics beside the plain tutorial loop and reference libraries
 	@$(PYTHON) -m tools.bench
 
-gpu: setup ## run the chapters on a GPU, or on a stand-in that refuses what a GPU would
-	@$(PYTHON) -m tools.gpu
+gpu: setup ## try all on a GPU, or on a stand-in that refuses what a GPU would (PART=03: that chapter)
+	@$(PYTHON) -m tools.gpu --limit inf $(PART)
 
 serve: book ## build the book and serve it on this machine
 	@$(PYTHON) -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -22,12 +22,8 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from prdc import compute_prdc
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torch_fidelity import metric_fid, metric_kid, metric_prc
-from torch_fidelity.defaults import DEFAULTS
-from torchmetrics import image
 
 from mmgan_lib import runtime
 from mmgan_lib.datasets import Loader
@@ -106,12 +102,14 @@ class Given(nn.Module):
         return x
 
 
-def by_torchmetrics(metric: type, real: Tensor, fake: Tensor) -> None:
+def by_torchmetrics(metric: str, real: Tensor, fake: Tensor) -> None:
     """With its defaults, but double precision for the Fréchet distance, as its documentation advises."""
+    from torchmetrics import image
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that it keeps features in memory
-        computed = metric(feature=Given(real.shape[1]))
-    if metric is image.FrechetInceptionDistance:
+        computed = getattr(image, metric)(feature=Given(real.shape[1]))
+    if metric == "FrechetInceptionDistance":
         computed.set_dtype(torch.float64)
     computed.update(real, real=True)
     computed.update(fake, real=False)
@@ -120,12 +118,30 @@ def by_torchmetrics(metric: type, real: Tensor, fake: Tensor) -> None:
 
 def fid_by_torch_fidelity(real: Tensor, fake: Tensor) -> None:
     """Without the time that its network takes."""
+    from torch_fidelity import metric_fid
+
     statistics = [metric_fid.fid_features_to_statistics(x) for x in (real, fake)]
     metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
 
 
+def kid_by_torch_fidelity(real: Tensor, fake: Tensor) -> None:
+    """With its defaults."""
+    from torch_fidelity import defaults, metric_kid
+
+    metric_kid.kid_features_to_metric(real, fake, **defaults.DEFAULTS | {"verbose": False})
+
+
+def prc_by_torch_fidelity(real: Tensor, fake: Tensor) -> None:
+    """With its defaults."""
+    from torch_fidelity import defaults, metric_prc
+
+    metric_prc.prc_features_to_metric(fake, real, **defaults.DEFAULTS | {"verbose": False})
+
+
 def all_four_by_prdc(real: Tensor, fake: Tensor) -> None:
     """It has no other way."""
+    from prdc import compute_prdc
+
     with redirect_stdout(io.StringIO()):
         compute_prdc(real.numpy(), fake.numpy(), nearest_k=5)
 
@@ -136,16 +152,15 @@ def all_four(*, real: Tensor, fake: Tensor, resamples: int) -> None:
     density_coverage(real=real, fake=fake, neighbours=5, resamples=resamples)
 
 
-QUIET = DEFAULTS | {"verbose": False}
 FRECHET = {
-    "torchmetrics": partial(by_torchmetrics, image.FrechetInceptionDistance),
+    "torchmetrics": partial(by_torchmetrics, "FrechetInceptionDistance"),
     "torch-fidelity": fid_by_torch_fidelity,
 }
 KERNEL = {
-    "torchmetrics": partial(by_torchmetrics, image.KernelInceptionDistance),
-    "torch-fidelity": lambda real, fake: metric_kid.kid_features_to_metric(real, fake, **QUIET),
+    "torchmetrics": partial(by_torchmetrics, "KernelInceptionDistance"),
+    "torch-fidelity": kid_by_torch_fidelity,
 }
-PRECISION = {"torch-fidelity": lambda real, fake: metric_prc.prc_features_to_metric(fake, real, **QUIET)}
+PRECISION = {"torch-fidelity": prc_by_torch_fidelity}
 METRICS: list[tuple[str, int, Callable[..., object], dict[str, Callable[[Tensor, Tensor], object]]]] = [
     ("Fréchet distance", 512, frechet_distance, FRECHET),
     ("Fréchet distance", 2048, frechet_distance, FRECHET),
