@@ -91,6 +91,24 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
     return _display(Claim(sentence, low <= value <= high, evidence), number)
 
 
+def show_recorded(name: str, *, chapter: str) -> None:
+    """Show what :func:`recorded` has of a number that this run cannot measure, such as one that needs other data.
+
+    Nothing is shown while ``make results`` records.
+
+    Raises:
+        ClaimError: no number of that name was recorded in any tier.
+    """
+    if os.environ.get("MMGAN_RECORDING"):
+        return
+    for tier, entry in results(chapter).items():
+        if values := entry["numbers"].get(name):
+            spread = f"{min(values):.3g} to {max(values):.3g}"
+            print(f"Not measured here, but recorded over {len(values)} seeds ({tier} tier): {name}, {spread}.")
+            return
+    raise ClaimError(f"{name!r} is not recorded for {chapter}; `make results` records it.")
+
+
 def prediction_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float]:
     r"""Where one more value should fall, by as many as there are (Hahn & Meeker, *Statistical intervals*, 1991).
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmgan_lib import claims
-from mmgan_lib.claims import ClaimError, claim, prediction_interval, recorded
+from mmgan_lib.claims import ClaimError, claim, prediction_interval, recorded, show_recorded
 
 
 def text(html: str) -> str:
@@ -102,6 +102,17 @@ def test_a_run_may_fall_where_one_more_is_expected(displayed: list[dict], value:
     evidence["99.9% interval for one more"] = "-33.49 to 39.49"
     assert about == {"record": "modes", "value": float(value), "holds": True, "evidence": evidence}
     assert "As over 3 recorded seeds: modes." in displayed[0]["data"]["text/plain"]
+
+
+@pytest.mark.usefixtures("record")
+def test_a_number_that_cannot_be_measured_here_is_shown_as_recorded(capsys, monkeypatch) -> None:
+    show_recorded("modes", chapter="03_gan")
+    assert capsys.readouterr().out == ("Not measured here, but recorded over 3 seeds (quick tier): modes, 2 to 4.\n")
+    with pytest.raises(ClaimError, match=r"^'spread' is not recorded for 03_gan; `make results` records it\.$"):
+        show_recorded("spread", chapter="03_gan")
+    monkeypatch.setenv("MMGAN_RECORDING", "1")
+    show_recorded("spread", chapter="03_gan")
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("record")

@@ -273,13 +273,16 @@ def test_resnet_refuses_what_is_no_picture_of_ours(shapes_resnet: ImageEncoder, 
 
 
 @pytest.mark.usefixtures("_no_network")
-def test_without_a_network_it_is_ours_and_says_so(shapes_resnet: ImageEncoder) -> None:
-    found = pretrained_resnet()
+def test_without_a_network_resnet_says_so_and_nothing_takes_its_place() -> None:
+    with pytest.raises(DataUnavailable, match=r"resnet18-f37072fd\.pth could not be downloaded"):
+        pretrained_resnet()
+
+
+def test_our_resnet_says_what_it_is(shapes_resnet: ImageEncoder) -> None:
+    found = pretrained_resnet("Shapes")
     assert (found.name, found.source) == ("small ResNet trained on Shapes", "the weights that ship with mmgan_lib")
     assert f"{found.name}, from {found.source}" in repr(found)
-    with pytest.raises(DataUnavailable, match=r"resnet18-f37072fd\.pth could not be downloaded"):
-        pretrained_resnet("ImageNet")
-    with pytest.raises(ValueError, match=r"^trained_on is 'CIFAR'; expected 'ImageNet', 'Shapes' or None\.$"):
+    with pytest.raises(ValueError, match=r"^trained_on is 'CIFAR'; expected 'ImageNet' or 'Shapes'\.$"):
         pretrained_resnet("CIFAR")
 
 

@@ -1,7 +1,7 @@
 """Record the numbers of the chapters over seeds: ``python -m tools.results [CHAPTER …]``, all without a name.
 
 Each chapter that calls ``mmgan_lib.claims.recorded`` is executed once for each seed, on the data that this machine
-has, and a chapter that can do without also on what needs no download. What it recorded is written to
+has, and a chapter that speaks once more with synthetic voices. What it recorded is written to
 ``book/results/CHAPTER.json``, for this tier.
 """
 
@@ -82,7 +82,7 @@ def write(file: Path, text: str) -> None:
 def record(notebook: Path) -> None:
     """Write ``book/results/CHAPTER.json``, keeping what it holds of other tiers."""
     began, numbers = time.monotonic(), defaultdict(list)
-    differs_without_data = "DataUnavailable" in notebook.read_text()
+    differs_without_data = "SpokenDigits" in notebook.read_text()
     for seed in SEEDS:
         with variables(MMGAN_SEED=str(seed), MMGAN_RECORDING="1"):
             found = numbers_of(notebook)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmgan_lib import runtime
 from mmgan_lib.datasets.batch import Batch, Index
 from mmgan_lib.datasets.download import DataUnavailable
 from mmgan_lib.datasets.recorded import Recordings, fsdd, mnist
@@ -89,6 +90,8 @@ class SpokenDigits:
         """The recordings of the split, each shared by the pictures that drew it."""
         if self.people:
             return fsdd(self._train, self._root)
+        if self._asked is None:
+            runtime.stood_in("synthetic speech for the Free Spoken Digit Dataset")
         return synthetic_speech(self._train)
 
     @cached_property

@@ -123,31 +123,24 @@ def pretrained_efficientnet(*, size: int = 224, batch_size: int = 64) -> FrozenI
 
 
 def pretrained_resnet(
-    trained_on: Literal["ImageNet", "Shapes"] | None = None, *, batch_size: int = 64
+    trained_on: Literal["ImageNet", "Shapes"] = "ImageNet", *, batch_size: int = 64
 ) -> FrozenImageNetwork:
     """torchvision's ResNet-18 (He et al., 2016) with ImageNet weights, or this book's own small ResNet.
 
     Args:
         trained_on: ``"ImageNet"``: 512 features, 224×224 pixels; the weights come from torch's cache or are downloaded.
-            ``"Shapes"``: 128 features, 32×32 pixels; the weights ship with the library. None: ImageNet where its
-            weights can be had within seconds, else Shapes; ``name`` and ``source`` say which.
+            ``"Shapes"``: 128 features, 32×32 pixels; the weights ship with the library.
         batch_size: pictures that the network sees at once.
 
     Raises:
-        DataUnavailable: ImageNet was asked for, and its weights cannot be had.
+        DataUnavailable: The weights for ImageNet cannot be had; :func:`pretrained_efficientnet` always runs.
         ValueError: There is no network trained on that.
     """
-    if trained_on not in ("ImageNet", "Shapes", None):
-        raise ValueError(f"trained_on is {trained_on!r}; expected 'ImageNet', 'Shapes' or None.")
+    networks = {"ImageNet": _imagenet_resnet, "Shapes": _shapes_resnet}
+    if trained_on not in networks:
+        raise ValueError(f"trained_on is {trained_on!r}; expected 'ImageNet' or 'Shapes'.")
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded; nobody should notice
-        if trained_on == "Shapes":
-            return _shapes_resnet(batch_size)
-        try:
-            return _imagenet_resnet(batch_size)
-        except DataUnavailable:
-            if trained_on == "ImageNet":
-                raise
-            return _shapes_resnet(batch_size)
+        return networks[trained_on](batch_size)
 
 
 def _imagenet_resnet(batch_size: int) -> FrozenImageNetwork:
@@ -181,7 +174,7 @@ def torchvision_weights(url: str) -> dict[str, Tensor]:
         return fetch(partial(_checked_weights, url), url, folder, timeout=PATIENCE)
     except DataUnavailable as error:
         raise DataUnavailable(
-            f"{url} could not be downloaded; pretrained_resnet('Shapes') needs no download."
+            f"{url} could not be downloaded; pretrained_efficientnet() needs a package index at most."
         ) from error
 
 
