@@ -56,6 +56,7 @@ def save(
     Raises:
         ValueError: A bad argument, or ``state`` holds what ``torch.load(weights_only=True)`` would not read;
             nothing has been written or removed then.
+        KeyError: The name of a model has a dot.
     """
     if step < 0 or keep < 1:
         raise ValueError(f"step is {step} and keep is {keep}; expected step >= 0 and keep >= 1.")
