@@ -14,7 +14,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import ROOT
-from safetensors.torch import load_file
 from torch import nn
 
 from mmgan_lib import checkpoint
@@ -51,7 +50,7 @@ def play(
 
 
 def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint.latest(folder / name) / "weights.safetensors")
+    return torch.load(checkpoint.latest(folder / name), weights_only=True)["weights"]
 
 
 @pytest.fixture(scope="module", autouse=True)

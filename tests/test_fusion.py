@@ -33,6 +33,7 @@ from mmgan_lib.fusion import (
     modality_dropout,
 )
 
+ADDITIVE = {"concat", "mean", "sum", "late_average"}  # cannot learn XOR under a linear head; all others have to
 BATCH = 6
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -302,6 +303,32 @@ def all_fusions(modalities: int = 3) -> list:
 
 def test_every_fusion_is_held_to_a_formula() -> None:
     assert set(FUSIONS.values()) == {cls for _, cls, *_ in REFERENCES.values()}
+
+
+@pytest.mark.parametrize("cls", FUSIONS.values())
+def test_a_strategy_is_one_step_from_the_base_and_replaces_nothing_but_the_formula(cls: type[Fusion]) -> None:
+    """So masks are handled in one place, and no method that it inherits is out of reach."""
+    assert cls.__bases__ == (Fusion,)
+    methods = {name for name, value in vars(Fusion).items() if callable(value)}
+    assert methods & vars(cls).keys() <= {"__init__", "fuse"}
+
+
+class Longest(Fusion):
+    """The longest of the vectors that are there: what a reader's own strategy may look like."""
+
+    aligned = True
+
+    def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
+        x = torch.stack(inputs, dim=1)
+        return x[torch.arange(len(x)), x.norm(dim=2).argmax(dim=1)]
+
+
+def test_a_strategy_of_ones_own_needs_no_more_than_its_formula() -> None:
+    inputs, mask = vectors(4, 4), torch.tensor([[True, False]] * BATCH)
+    assert torch.equal(Longest([4, 4])([inputs[0], 9 * inputs[0]]), 9 * inputs[0])
+    fusion = made(Longest, [4, 4], 6)
+    assert torch.equal(fusion([inputs[0], 9 * inputs[0]], mask), fusion.project[0](inputs[0]))
+    assert message(lambda: Longest([4, 5])).startswith("out_dim is None for Longest")
 
 
 @pytest.mark.parametrize(("name", "dims", "options"), all_fusions() + all_fusions(2))
@@ -583,7 +610,7 @@ def vectors_float(*dims: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", FUSIONS)
 def test_what_can_learn_xor_and_what_cannot(name: str) -> None:
-    """Additive fusions under a linear head cannot tell better than a coin; the others learn it within seconds."""
+    """What only adds cannot tell better than a coin; the others learn it within seconds."""
     generator = torch.Generator().manual_seed(1)
     train = interaction_data("synergistic", 256, noise=0.5, generator=generator)
     test = interaction_data("synergistic", 1000, noise=0.5, generator=generator)
@@ -598,7 +625,7 @@ def test_what_can_learn_xor_and_what_cannot(name: str) -> None:
         optimizer.step()
     with torch.no_grad():
         accuracy = (head(fusion(test.features)).argmax(dim=1) == test.label).float().mean().item()
-    if name in ("concat", "mean", "sum", "late_average"):
+    if name in ADDITIVE:
         assert 0.4 < accuracy < 0.6
     else:
         assert accuracy > 0.95

@@ -51,6 +51,39 @@ def test_a_new_block_does_nothing_and_a_trained_one_adds_its_formula() -> None:
     torch.testing.assert_close(block(x), x + F.conv2d(y, third))
 
 
+def test_a_deeper_network_starts_with_smaller_branches() -> None:
+    """By L to the power of -1/4 for each of the two layers before the zero one, as in Fixup."""
+
+    def drawn(**options: int) -> ResidualBlock:
+        torch.manual_seed(2)
+        return ResidualBlock(32, **options)
+
+    plain, deep = drawn(), drawn(of=16)
+    for layer in ("first", "second"):
+        torch.testing.assert_close(getattr(deep, layer).weight, getattr(plain, layer).weight / 2)
+    assert plain.first.weight.std().item() == pytest.approx((2 / 1.04 / 32) ** 0.5, rel=0.1)
+    for network in (ResidualGenerator(size=16, width=16, blocks=2), ResidualDiscriminator(size=16, width=16, blocks=2)):
+        spreads = [stage[0].first.weight.std() * stage[0].first.in_channels ** 0.5 for stage in network.stages]
+        assert sum(spreads).item() / 3 == pytest.approx((2 / 1.04) ** 0.5 * 6**-0.25, rel=0.1)  # 3 stages of 2 blocks
+
+
+def test_the_wide_convolution_looks_at_groups_of_sixteen_channels() -> None:
+    block, x = awake(ResidualBlock(48)), torch.randn(1, 48, 3, 3, requires_grad=True)
+    block.second(x)[:, 16:32].sum().backward()
+    seen = x.grad.abs().sum(dim=(0, 2, 3)) > 0
+    assert seen.nonzero().flatten().tolist() == list(range(16, 32))
+    assert [ResidualBlock(channels).second.groups for channels in (3, 16, 24, 64)] == [1, 1, 1, 4]
+
+
+def test_halving_the_side_first_judges_as_widening_first_does() -> None:
+    discriminator = awake(ResidualDiscriminator(size=16, width=4)).double()
+    image = torch.randn(3, 1, 16, 16, dtype=torch.float64)
+    x = discriminator.stages[0](discriminator.from_image(image))
+    for widen, stage in zip(discriminator.widen, discriminator.stages[1:], strict=True):
+        x = stage(F.avg_pool2d(widen(x), 2))
+    torch.testing.assert_close(discriminator(image), discriminator.head(x.flatten(1)).squeeze(1))
+
+
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_depth_does_not_change_a_new_network(blocks: int) -> None:
     """Without normalisation the signal keeps its scale, because new blocks pass it on."""

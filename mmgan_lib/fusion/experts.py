@@ -10,10 +10,10 @@ from mmgan_lib.fusion.base import Fusion
 
 
 class ProductOfExperts(Fusion):
-    r"""Each modality believes, more or less surely, where the shared vector lies (Wu & Goodman, 2018).
+    r"""Multiplies the beliefs of all modalities about where the shared vector lies (Wu & Goodman, 2018).
 
-    Its expert, a linear layer, gives the mean and the logarithm of the variance of a Gaussian. The product of their
-    densities and that of a unit Gaussian is again Gaussian, with
+    The expert of each, a linear layer, gives the mean and the logarithm of the variance of a Gaussian. The product of
+    their densities and that of a unit Gaussian is again Gaussian, with
 
     .. math:: \sigma^2 = \frac{1}{1 + \sum_m 1 / \sigma_m^2}, \qquad
         \mu = \sigma^2 \sum_m \frac{\mu_m}{\sigma_m^2}
@@ -27,12 +27,14 @@ class ProductOfExperts(Fusion):
         self.experts = nn.ModuleList(nn.Linear(dim, 2 * self.out_dim) for dim in dims)
 
     def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
-        """The mean of the product."""
-        return self.posterior(inputs, mask)[0]
+        """Takes the mean of the product."""
+        return self._product(inputs, mask)[0]
 
     def posterior(self, inputs: Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the product, (B, out_dim) each; takes what a call takes."""
-        inputs, mask = self.prepared(inputs, mask)
+        """Computes mean and variance of the product, (B, out_dim) each; takes what a call takes."""
+        return self._product(*self.prepare(inputs, mask))
+
+    def _product(self, inputs: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
         answers = torch.stack([expert(x) for expert, x in zip(self.experts, inputs, strict=True)], dim=1)
         mean, log_variance = answers.chunk(2, dim=2)
         log_precision = -log_variance.masked_fill(~mask[..., None], torch.inf)
@@ -42,7 +44,7 @@ class ProductOfExperts(Fusion):
 
 
 class Cluster(Fusion):
-    r"""Regions of what all modalities say together, and for each region an expert of its own (Jacobs et al., 1991).
+    r"""Mixes experts, one for each region of what all modalities say together (Jacobs et al., 1991).
 
     With :math:`x = [x_1, \dots, x_M]`, centroids :math:`c_k` and linear experts :math:`W_k x + b_k`,
 
@@ -85,14 +87,16 @@ class Cluster(Fusion):
         self.experts = nn.Linear(sum(dims), len(centroids) * self.out_dim)
 
     def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
-        """What the experts say, each as far as the sample is in its cluster."""
-        p = self.assignment(inputs, mask)
+        """Adds up what the experts say, each as far as the sample is in its cluster."""
+        p = self._shares(inputs, mask)
         answers = self.experts(torch.cat(inputs, dim=1)).unflatten(1, (-1, self.out_dim))
         return (p[..., None] * answers).sum(dim=1)
 
     def assignment(self, inputs: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        """How far each sample is in each cluster, (B, K), summing to 1; takes what a call takes."""
-        inputs, mask = self.prepared(inputs, mask)
+        """Tells how far each sample is in each cluster, (B, K), summing to 1; takes what a call takes."""
+        return self._shares(*self.prepare(inputs, mask))
+
+    def _shares(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
         counts = torch.cat([mask[:, m, None].expand(-1, dim) for m, dim in enumerate(self.dims)], dim=1)[:, None]
         squares = (torch.cat(inputs, dim=1)[:, None] - self.centroids).square()
         distance = squares.masked_fill(~counts, 0).sum(dim=2)
@@ -102,7 +106,7 @@ class Cluster(Fusion):
 
 
 def kmeans(inputs: Sequence[Tensor], clusters: int, *, seed: int = 0) -> Tensor:
-    """The centroids of k-means (Lloyd, 1982; scikit-learn's) for vectors of all modalities, (clusters, sum of D_m).
+    """Finds centroids (clusters, sum of D_m) for vectors of all modalities: k-means (Lloyd, 1982), scikit-learn's.
 
     Args:
         inputs: vectors (N, D_m), one for each modality, nothing missing.

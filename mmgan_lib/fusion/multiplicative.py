@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.fusion.base import Aligned, Fusion, Whole
+from mmgan_lib.fusion.base import Fusion
 
 
-class Gated(Aligned):
-    r"""The gated multimodal unit (Arevalo et al., 2017): gates decide, number by number, whom to listen to.
+class Gated(Fusion):
+    r"""Weighs the modalities by gates, number by number: the gated multimodal unit (Arevalo et al., 2017).
 
     .. math:: p_m = W_m x_m, \qquad \alpha = \sigma(V [p_1, p_2]), \qquad
         h = \alpha \odot \tanh p_1 + (1 - \alpha) \odot \tanh p_2
@@ -23,21 +23,23 @@ class Gated(Aligned):
     Without ``out_dim``, :math:`p_m = x_m`.
     """
 
+    aligned = True
+
     def __init__(self, dims: Sequence[int], out_dim: int | None = None) -> None:
         super().__init__(dims, out_dim, bias=False)
         gates = 1 if len(dims) == 2 else len(dims)
         self.gate = nn.Linear(len(dims) * self.out_dim, gates * self.out_dim, bias=False)
 
-    def combine(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Each modality through its gate."""
-        alpha = torch.sigmoid(self.gate(x.flatten(1))).unflatten(1, (-1, self.out_dim))
-        if len(self.dims) == 2:
+    def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
+        """Adds up what each gate lets through."""
+        alpha = torch.sigmoid(self.gate(torch.cat(inputs, dim=1))).unflatten(1, (-1, self.out_dim))
+        if len(inputs) == 2:
             alpha = torch.cat([alpha, 1 - alpha], dim=1)
-        return (alpha * x.tanh()).sum(dim=1)
+        return (alpha * torch.stack(inputs, dim=1).tanh()).sum(dim=1)
 
 
 class Bilinear(Fusion):
-    r"""The multiplicative interaction of Jayakumar et al. (2020): every number of one by every number of the other.
+    r"""Multiplies every number of one modality by every number of the other (Jayakumar et al., 2020).
 
     .. math:: h = x_1^\top \mathbb{W} x_2 + U_1 x_1 + U_2 x_2 + b
 
@@ -53,13 +55,13 @@ class Bilinear(Fusion):
         self.linear = nn.Linear(sum(dims), self.out_dim)
 
     def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
-        """Products of pairs, and linear terms."""
+        """Adds the products of pairs and the linear terms."""
         pairs = zip(self.products, combinations(inputs, 2), strict=True)
         return sum(product(*pair) for product, pair in pairs) + self.linear(torch.cat(inputs, dim=1))
 
 
-class TensorFusion(Whole):
-    r"""All products of numbers from any of the modalities (Zadeh et al., 2017).
+class TensorFusion(Fusion):
+    r"""Takes all products of numbers from any of the modalities (Zadeh et al., 2017).
 
     .. math:: h = \operatorname{vec}\bigl([1, x_1] \otimes \dots \otimes [1, x_M]\bigr)
 
@@ -71,12 +73,11 @@ class TensorFusion(Whole):
     tensor([[ 1.,  3.,  5.,  2.,  6., 10.]])
     """
 
-    def raw_dim(self) -> int:
-        """The number of products."""
-        return math.prod(1 + dim for dim in self.dims)
+    def __init__(self, dims: Sequence[int], out_dim: int | None = None) -> None:
+        super().__init__(dims, out_dim, raw_dim=math.prod(1 + dim for dim in dims))
 
     def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
-        """The outer product, flattened."""
+        """Flattens the outer product."""
         tensor, *others = map(with_one, inputs)
         for x in others:
             tensor = (tensor[:, :, None] * x[:, None, :]).flatten(1)
@@ -84,7 +85,7 @@ class TensorFusion(Whole):
 
 
 class LowRank(Fusion):
-    r"""Tensor fusion and a linear layer, in one and without ever making the tensor (Liu et al., 2018).
+    r"""Computes tensor fusion and a linear layer in one, without ever making the tensor (Liu et al., 2018).
 
     The weights of that layer are held to a rank r: sums of r outer products of factors :math:`w_m^{(i)}`, so that
 
@@ -112,14 +113,14 @@ class LowRank(Fusion):
         self.bias = nn.Parameter(torch.zeros(self.out_dim))
 
     def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
-        """Each modality through its factors, multiplied, and summed over the rank."""
+        """Multiplies what each modality's factors make of it, and sums over the rank."""
         pairs = zip(inputs, self.factors, strict=True)
         projected = [torch.einsum("bd,rdo->bro", with_one(x), factor) for x, factor in pairs]
         return math.prod(projected).sum(dim=1) + self.bias
 
 
-class FiLM(Whole):
-    r"""Feature-wise linear modulation (Perez et al., 2018): the other modalities turn the knobs of the first.
+class FiLM(Fusion):
+    r"""Scales and shifts the first modality by the others: feature-wise linear modulation (Perez et al., 2018).
 
     .. math:: h = (1 + \Gamma c) \odot x_1 + B c, \qquad c = [x_2, \dots, x_M]
 
@@ -135,23 +136,19 @@ class FiLM(Whole):
     least = 2
 
     def __init__(self, dims: Sequence[int], out_dim: int | None = None) -> None:
-        super().__init__(dims, out_dim)
+        super().__init__(dims, out_dim, raw_dim=dims[0] if dims else 0)
         self.scale_shift = nn.Linear(sum(dims[1:]), 2 * dims[0], bias=False)
         nn.init.zeros_(self.scale_shift.weight)
 
-    def raw_dim(self) -> int:
-        """The length of the first modality's vector."""
-        return self.dims[0]
-
     def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
-        """The first modality, scaled and shifted by the others."""
+        """Scales and shifts the first."""
         x, *conditions = inputs
         scale, shift = self.scale_shift(torch.cat(conditions, dim=1)).chunk(2, dim=1)
         return (1 + scale) * x + shift
 
 
 def with_one(x: Tensor) -> Tensor:
-    """A one in front of each vector: (B, D) becomes (B, 1 + D).
+    """Puts a one in front of each vector: (B, D) becomes (B, 1 + D).
 
     >>> with_one(torch.tensor([[2.0, 3.0]]))
     tensor([[1., 2., 3.]])

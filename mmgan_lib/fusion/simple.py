@@ -1,4 +1,4 @@
-"""The simplest fusions: end to end, sums, products, and averages of answers."""
+"""The simplest fusions: concatenation, sums, products, and averages of answers."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from mmgan_lib.encoders.base import masked_mean
-from mmgan_lib.fusion.base import Aligned, Whole
+from mmgan_lib.fusion.base import Fusion
 
 
-class Concat(Whole):
-    r"""The vectors end to end.
+class Concat(Fusion):
+    r"""Concatenates the vectors.
 
     .. math:: h = [x_1, \dots, x_M]
 
@@ -20,17 +20,16 @@ class Concat(Whole):
     tensor([[1., 2., 2.]])
     """
 
-    def raw_dim(self) -> int:
-        """The sum of the lengths."""
-        return sum(self.dims)
+    def __init__(self, dims: Sequence[int], out_dim: int | None = None) -> None:
+        super().__init__(dims, out_dim, raw_dim=sum(dims))
 
     def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
-        """End to end."""
+        """Puts them end to end."""
         return torch.cat(inputs, dim=1)
 
 
-class Mean(Aligned):
-    r"""The mean of the modalities that are there; zeros if none is.
+class Mean(Fusion):
+    r"""Averages the modalities that are there; zeros if none is.
 
     .. math:: h = \frac{\sum_m m_m x_m}{\max(1, \sum_m m_m)}
 
@@ -41,13 +40,15 @@ class Mean(Aligned):
     (tensor([[2., 2.]]), tensor([[1., 1.]]))
     """
 
-    def combine(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The mean of what is there."""
-        return masked_mean(x, mask)
+    aligned = True
+
+    def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
+        """Averages what is there."""
+        return masked_mean(torch.stack(inputs, dim=1), mask)
 
 
-class Sum(Aligned):
-    r"""The sum of the modalities, each by a learned weight if ``weighted``; a missing one adds nothing.
+class Sum(Fusion):
+    r"""Adds the modalities, each by a learned weight if ``weighted``; a missing one adds nothing.
 
     .. math:: h = \sum_m w_m x_m
 
@@ -58,17 +59,19 @@ class Sum(Aligned):
     tensor([[4., 4.]])
     """
 
+    aligned = True
+
     def __init__(self, dims: Sequence[int], out_dim: int | None = None, *, weighted: bool = False) -> None:
         super().__init__(dims, out_dim)
         self.weight = nn.Parameter(torch.ones(len(dims), 1)) if weighted else 1.0
 
-    def combine(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The weighted sum."""
-        return (self.weight * x).sum(dim=1)
+    def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
+        """Adds them up by their weights."""
+        return (self.weight * torch.stack(inputs, dim=1)).sum(dim=1)
 
 
-class Product(Aligned):
-    r"""The Hadamard product: number by number, all multiplied (Kim et al., 2017).
+class Product(Fusion):
+    r"""Multiplies the modalities number by number: the Hadamard product (Kim et al., 2017).
 
     .. math:: h = x_1 \odot \dots \odot x_M
 
@@ -79,16 +82,18 @@ class Product(Aligned):
     (tensor([[9., 9.]]), tensor([[3., 3.]]))
     """
 
-    def combine(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The product of what is there."""
-        return x.masked_fill(~mask[..., None], 1).prod(dim=1)
+    aligned = True
+
+    def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
+        """Multiplies what is there."""
+        return torch.stack(inputs, dim=1).masked_fill(~mask[..., None], 1).prod(dim=1)
 
 
-class LateAverage(Aligned):
-    r"""Late fusion: each modality answers for itself, and the answers are averaged.
+class LateAverage(Fusion):
+    r"""Averages the answers of the modalities, each of which answers for itself: late fusion.
 
     With ``out_dim``, the number of classes, a linear layer for each modality gives its logits; without, the inputs are
-    the logits :math:`\ell_m`. Averaged are the logits, or the probabilities, of which the logarithm is given, so that
+    the logits :math:`\ell_m`. Averaged are the logits, or the probabilities, of which the logarithm is taken, so that
     either way the result is logits:
 
     .. math:: h = \frac1M \sum_m \ell_m \qquad\text{or}\qquad h = \log \frac1M \sum_m \operatorname{softmax}(\ell_m)
@@ -108,14 +113,17 @@ class LateAverage(Aligned):
     tensor([[0.6344, 0.3656]])
     """
 
+    aligned = True
+
     def __init__(self, dims: Sequence[int], out_dim: int | None = None, *, of_probabilities: bool = False) -> None:
         super().__init__(dims, out_dim)
         self.of_probabilities = of_probabilities
 
-    def combine(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The average of the answers that are there."""
+    def fuse(self, inputs: list[Tensor], mask: Tensor) -> Tensor:
+        """Averages the answers that are there."""
+        logits = torch.stack(inputs, dim=1)
         if not self.of_probabilities:
-            return masked_mean(x, mask)
+            return masked_mean(logits, mask)
         counted = mask | ~mask.any(dim=1, keepdim=True)  # of a sample without any, the zeros: equal probabilities
-        answers = x.log_softmax(dim=2).masked_fill(~counted[..., None], -torch.inf)
-        return answers.logsumexp(dim=1) - counted.sum(dim=1, keepdim=True).to(x.dtype).log()
+        answers = logits.log_softmax(dim=2).masked_fill(~counted[..., None], -torch.inf)
+        return answers.logsumexp(dim=1) - counted.sum(dim=1, keepdim=True).to(logits.dtype).log()
