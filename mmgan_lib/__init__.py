@@ -8,6 +8,6 @@ environment says otherwise: :func:`mmgan_lib.runtime.use_threads` tells why.
 
 from mmgan_lib import runtime
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 runtime.use_threads()

@@ -107,7 +107,8 @@ def test_address_stands_in_every_file_that_needs_it() -> None:
     assert f"url: {ours}\n" in (ROOT / "_config.yml").read_text()
     assert f"repository-code: {ours}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
-    colab = f"colab.research.google.com/github/{ours.removeprefix('https://github.com/')}/blob/main/book"
+    assert f"branch: v{version}\n" in (ROOT / "_config.yml").read_text()
+    colab = f"colab.research.google.com/github/{ours.removeprefix('https://github.com/')}/blob/v{version}/book"
     for notebook in (ROOT / "book").glob("*.ipynb"):
         assert f"{colab}/{notebook.name}" in (ROOT / "README.md").read_text()
 

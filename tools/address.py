@@ -30,7 +30,10 @@ def rewrite(text: str, *, address: str, version: str) -> str:
         rf"git clone {ADDRESS}(\s+(?:&& )?cd )[\w.-]+": rf"git clone {address}\1{name}",
         rf"(?m)^( +url|repository-code): {ADDRESS}$": rf"\1: {address}",
         r"(?m)^version: [\d.]+$": f"version: {version}",
-        r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/": f"colab.research.google.com/github/{owner}/{name}/",
+        r"colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/": (
+            f"colab.research.google.com/github/{owner}/{name}/blob/v{version}/"
+        ),
+        r"(?m)^  branch: [\w.-]+$": f"  branch: v{version}",  # what the pages' button for Colab opens
         r"(?m)(^url: |Read the book\]\()https://[\w-]+\.github\.io/[\w.-]*\w": rf"\1https://{owner}.github.io/{name}",
     }
     for form, ours in forms.items():
