@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.encoders.base import Encoder, check_range, check_shape
+from mmgan_lib.checks import check_range, check_shape
+from mmgan_lib.encoders.base import Encoder
 
 FLOOR = -80.0  # dB
 

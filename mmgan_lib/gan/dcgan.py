@@ -1,11 +1,27 @@
 """The networks of DCGAN (Radford et al., 2016), with a condition."""
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_counts, check_floating, doublings
+from mmgan_lib.checks import check_condition, check_counts, check_floating
+
+
+def doublings(size: int) -> int:
+    """The number of times that a side of 4 pixels doubles to reach ``size``.
+
+    Raises:
+        ValueError: no such number.
+
+    >>> doublings(32)
+    3
+    """
+    steps = int(math.log2(size / 4)) if size >= 8 else 0
+    if size != 4 * 2**steps or steps == 0:
+        raise ValueError(f"size is {size}; expected 8, 16, 32, 64 or another 4 × a power of two.")
+    return steps
 
 
 class ConditionalBatchNorm2d(nn.Module):

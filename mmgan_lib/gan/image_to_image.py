@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_counts, check_floating
+from mmgan_lib.checks import check_condition, check_counts, check_floating
 from mmgan_lib.gan.dcgan import UpBlock
 
 
