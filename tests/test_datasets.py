@@ -1,17 +1,19 @@
 """Batch, Loader, the toy mixtures and the digits."""
 
+import copy
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from mmgan_lib.datasets import Batch, DialDigits, Digits, Loader, SpokenDigits, gaussian_grid, gaussian_ring
 from mmgan_lib.datasets.digits import DIAL_TONES, WORDS
@@ -62,7 +64,7 @@ class TestBatch:
         chosen = numbered(6)[index]
         assert told(chosen) == expected
         assert len(chosen) == len(expected)
-        assert chosen.wave is None
+        assert chosen.waveform is None
 
     def test_iterates_over_batches_of_one(self):
         assert [told(one) for one in numbered(3)] == [[0], [1], [2]]
@@ -81,14 +83,14 @@ class TestBatch:
             Batch(image=torch.zeros(2, 1, 4, 4), label=torch.zeros(3, dtype=torch.int64), text=("one",))
 
     def test_refuses_one_text_for_all(self):
-        with pytest.raises(ValueError, match="text: found 'one'; expected a sequence of strings"):
+        with pytest.raises(ValueError, match=r"^text: found a str; expected a tensor, or a list of strings"):
             Batch(text="one", label=torch.arange(3))
 
     @pytest.mark.parametrize(("field", "kind"), [("image", "ndarray"), ("label", "list"), ("present", "list")])
     def test_refuses_what_is_no_tensor(self, field, kind):
         value = getattr(numbered(3), field)
         value = value.numpy() if kind == "ndarray" else value.tolist()
-        with pytest.raises(ValueError, match=rf"^{field}: found a {kind}; expected a tensor, as by torch"):
+        with pytest.raises(ValueError, match=rf"^{field}: found a {kind}; expected a tensor, or a list of strings"):
             Batch(**{field: value, "text": ("a", "b", "c")})
 
     def test_refuses_to_be_empty_of_fields(self):
@@ -109,16 +111,28 @@ class TestBatch:
     def test_nbytes_counts_every_tensor(self):
         assert numbered(6).nbytes == 6 * (4 + 8 + 1)
 
-    def test_a_new_field_costs_one_line(self):
-        @dataclass(frozen=True, eq=False, repr=False)
-        class Clip(Batch):
-            frames: Tensor | None = None
+    def test_a_field_may_have_any_name(self):
+        batch = Batch(label=torch.arange(3), depth=torch.arange(3.0), speaker=["ann", "bob", "cy"])
+        assert batch[[2, 1]].depth.tolist() == [2.0, 1.0]
+        assert batch[[2, 1]].speaker == ("cy", "bob")
+        assert batch.to("meta").depth.device.type == "meta"
+        with pytest.raises(ValueError, match="depth has 2"):
+            Batch(label=torch.arange(3), depth=torch.zeros(2))
+        assert batch.image is None
+        with pytest.raises(AttributeError, match=r"^This batch has no dept; it has label, depth, speaker\.$"):
+            batch.dept  # noqa: B018
 
-        clip = Clip(label=torch.arange(3), frames=torch.arange(3.0))
-        assert clip[[2, 1]].frames.tolist() == [2.0, 1.0]
-        assert clip.to("meta").frames.device.type == "meta"
-        with pytest.raises(ValueError, match="frames has 2"):
-            Clip(label=torch.arange(3), frames=torch.zeros(2))
+    def test_a_changed_copy_leaves_the_batch_as_it_was(self):
+        batch = Batch(label=torch.arange(3), depth=torch.zeros(3))
+        changed = batch.replace(depth=torch.ones(3), label=None, text=("a", "b", "c"))
+        assert (changed.depth.tolist(), changed.label, changed.text) == ([1.0] * 3, None, ("a", "b", "c"))
+        assert (batch.depth.tolist(), batch.label.tolist(), batch.text) == ([0.0] * 3, [0, 1, 2], None)
+        with pytest.raises(AttributeError, match=r"^A Batch stays as it is; batch\.replace\(label=…\) gives"):
+            batch.label = torch.zeros(3)
+
+    def test_a_batch_survives_pickling_and_copying(self):
+        for copied in (pickle.loads(pickle.dumps(numbered(4))), copy.deepcopy(numbered(4))):
+            assert told(copied) == [0, 1, 2, 3]
 
 
 class TestLoader:
@@ -139,7 +153,20 @@ class TestLoader:
     def test_epochs_are_the_steps_in_order(self):
         loader = Loader(numbered(12), 4, seed=2)
         assert [told(b) for e in range(3) for b in loader.epoch(e)] == [told(loader.batch(step)) for step in range(9)]
-        assert [told(b) for b in loader] == [told(b) for b in loader.epoch(0)]
+
+    def test_each_pass_is_the_next_epoch(self):
+        loader = Loader(numbered(12), 4, seed=2)
+        passes = [[told(batch) for batch in loader] for _ in range(3)]
+        assert passes == [[told(batch) for batch in loader.epoch(number)] for number in range(3)]
+        assert passes[0] != passes[1]
+
+    def test_a_last_smaller_batch_is_a_choice_in_either_order(self):
+        for shuffle in (True, False):
+            whole = Loader(numbered(7), 3, shuffle=shuffle, drop_last=False)
+            assert sorted(k for batch in whole for k in told(batch)) == list(range(7))
+            assert [len(batch) for batch in whole] == [3, 3, 1]
+            assert [len(batch) for batch in Loader(numbered(7), 3, shuffle=shuffle, drop_last=True)] == [3, 3]
+        assert len(Loader(numbered(2), 100, drop_last=False).batch(0)) == 2
 
     def test_every_epoch_and_every_seed_has_an_order_of_its_own(self):
         orders = {tuple(Loader(torch.arange(50), 50, seed=s).batch(e).tolist()) for s in range(5) for e in range(5)}
@@ -179,13 +206,29 @@ class TestLoader:
         with pytest.raises(ValueError, match="0 samples"):
             Loader(torch.zeros(0, 2), 1, shuffle=False)
 
-    def test_refuses_data_that_gives_no_batches(self):
-        pairs = [(torch.zeros(2), 0), (torch.ones(2), 1)]
-        with pytest.raises(ValueError, match=r"^data is a list; expected a Batch, a tensor, or a data set of these\.$"):
-            Loader(pairs, 1)
-        loader = Loader(torch.arange(6.0).numpy(), 2)
-        with pytest.raises(ValueError, match=r"^data\[indices\] is a ndarray; expected a Batch or a tensor\.$"):
-            loader.batch(0)
+    @pytest.mark.parametrize("workers", [0, 1])
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+    def test_samples_that_come_one_by_one_are_joined(self, workers):
+        pairs = [(torch.full((1, 2, 2), float(i)), i) for i in range(10)]
+        dicts = [{"image": image, "label": label, "text": str(label)} for image, label in pairs]
+        expected = Loader(torch.arange(10), 4, seed=3).batch(2).tolist()
+        tensors = [image for image, _ in pairs]
+        for data in (pairs, dicts, TensorDataset(torch.stack(tensors), torch.arange(10)), MapStyle(pairs)):
+            batch = Loader(data, 4, seed=3, workers=workers).batch(2)
+            assert batch.label.tolist() == expected
+            assert batch.image[:, 0, 0, 0].tolist() == expected
+        assert Loader(dicts, 4, seed=3, workers=workers).batch(2).text == tuple(map(str, expected))
+        assert Loader(tensors, 4, seed=3, workers=workers).batch(2)[:, 0, 0, 0].tolist() == expected
+        renamed = Loader(pairs, 4, seed=3, fields=("depth", "row"), workers=workers).batch(2)
+        assert renamed.row.tolist() == expected
+
+    def test_refuses_samples_that_cannot_be_joined(self):
+        with pytest.raises(ValueError, match=r"^data: its samples cannot be joined into a batch \(.*object"):
+            Loader([object(), object()], 2).batch(0)
+        with pytest.raises(ValueError, match=r"^data: its samples cannot be joined into a batch \(stack expects each"):
+            Loader([torch.zeros(2), torch.zeros(3)], 2).batch(0)
+        with pytest.raises(ValueError, match=r"^data: found samples of 3 parts; expected 2, as fields\.$"):
+            Loader([(0, 1, 2)] * 4, 2).batch(0)
 
     def test_data_stays_where_it_is_unless_told(self):
         data = Batch(label=torch.arange(6)).to("meta")
@@ -221,6 +264,19 @@ class TestLoader:
         assert all(batch.device.type == "cuda" for batch in batches)
 
 
+class MapStyle:
+    """Data of somebody who knows nothing of this library."""
+
+    def __init__(self, samples: list) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, i: int) -> tuple:
+        return self.samples[i]
+
+
 class Numbers:
     """Data that must be fetched: the numbers below ten, of which 7 cannot be had when `broken`."""
 
@@ -230,10 +286,10 @@ class Numbers:
     def __len__(self) -> int:
         return 10
 
-    def __getitem__(self, index: Tensor) -> Tensor:
-        if self.broken and 7 in index:
+    def __getitem__(self, i: int) -> Tensor:
+        if self.broken and i == 7:
             raise ValueError("the number 7 is missing.")
-        return torch.arange(10)[index]
+        return torch.arange(10)[i]
 
 
 # From Python 3.12 on, a fork in a process with several threads warns; PyTorch's workers are such forks on Linux.
