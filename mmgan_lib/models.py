@@ -1,6 +1,6 @@
 """Encoders put together with what makes something of their vectors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class MultimodalModel(nn.Module):
     batch normalisation; a field that no sample has can be left out.
 
     Args:
-        encoders: field of :class:`Batch` → encoder, of any name. A field's mask, if the batch has one, is given with it:
+        encoders: field of :class:`Batch` → encoder, of any name. A field's mask, if the batch has one, is given along:
             ``tokens`` come with ``token_mask``, ``waveform`` with ``waveform_mask``. An encoder gives a vector
             (B, D_m), and for a fusion of sequences has a method ``sequence``.
         fusion: brings the vectors together, in the order of ``encoders``.
@@ -92,25 +92,32 @@ class MultimodalModel(nn.Module):
             nothing = next(self.parameters()).new_zeros(len(batch), self.fusion.dims[m])
             return (nothing[:, None], torch.zeros_like(nothing[:, :1], dtype=torch.bool)) if sequence else nothing
         whole = rows is None or len(rows) == len(batch)
-        given = _inputs(name, batch if whole else batch[rows])
+        given = [x if whole else _chosen(x, rows) for x in _inputs(name, batch)]
         found = encoder.sequence(*given) if sequence else (encoder(*given),)
         found = found if whole else _spread(found, rows, len(batch))
         return found if sequence else found[0]
 
 
 def _inputs(name: str, batch: Batch) -> list[Any]:
-    """What the encoder of a field is given: the field, and the mask that goes with it, if there is one."""
+    """The inputs of a field's encoder: the field, and the mask that goes with it, if there is one."""
     field, mask = getattr(batch, name, None), getattr(batch, f"{name.removesuffix('s')}_mask", None)
     if field is None:
         raise ValueError(f"batch: found no {name}; expected it, or a column of False for it in present.")
     return [field] if mask is None else [field, mask]
 
 
+def _chosen(values: Tensor | Sequence[str], rows: Tensor) -> Tensor | tuple[str, ...]:
+    """The values of these rows; a tensor elsewhere is given the numbers of the rows without a wait."""
+    if isinstance(values, Tensor):
+        return values[rows.to(values.device, non_blocking=True)]
+    return tuple(values[i] for i in rows.tolist())
+
+
 def _spread(found: Iterable[Tensor], rows: Tensor, count: int) -> tuple[Tensor, ...]:
-    """What was found for these rows alone, each (b, ...), becomes (B, ...), zero in the others."""
+    """Spreads what was found for these rows alone, each (b, ...), to (B, ...), zero in the others."""
     whole = tuple(x.new_zeros(count, *x.shape[1:]) for x in found)
     for x, part in zip(whole, found, strict=True):
-        x[rows] = part
+        x[rows.to(x.device, non_blocking=True)] = part
     return whole
 
 
