@@ -3,7 +3,8 @@
 import os
 import platform
 import random
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar
 
@@ -77,6 +78,13 @@ def seed_everything(seed: int) -> torch.Generator:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def preserve_rng_state(device: torch.device) -> Iterator[None]:
+    """Leaves the random numbers of the training outside as they were, whatever is drawn inside."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 def processor() -> str:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mmgan_lib.losses import GAN_LOSSES, clip_weights, contrastive, gradient_penalty, r1, r2
+from mmgan_lib.losses import GAN_LOSSES, MATCHING_AWARE, clip_weights, contrastive, gradient_penalty, r1, r2
 
 EVERY_LOSS = pytest.mark.parametrize("name", GAN_LOSSES)
 
@@ -172,6 +172,16 @@ def test_adding_a_constant_to_all_logits_changes_all_but_the_differences(name: s
 def test_relativistic_refuses_to_broadcast(side: str) -> None:
     with pytest.raises(ValueError, match=r"^real_logits has shape \(4, 1\) and fake_logits \(4,\); expected"):
         getattr(GAN_LOSSES["relativistic"], side)(real_logits=torch.zeros(4, 1), fake_logits=torch.zeros(4))
+
+
+def test_the_matching_aware_game_is_hinge_where_wrong_conditions_score_as_the_fakes() -> None:
+    right, fake, wrong = (logits(6, seed=seed) for seed in (1, 2, 3))
+    hinge = GAN_LOSSES["hinge"]
+    real_logits, fake_logits = torch.stack([right, wrong]), torch.stack([fake, right])
+    value = MATCHING_AWARE.discriminator(real_logits=real_logits, fake_logits=fake_logits)
+    halves = [hinge.discriminator(real_logits=right, fake_logits=other) for other in (fake, wrong)]
+    torch.testing.assert_close(value, sum(halves) / 2)
+    assert MATCHING_AWARE.generator(fake_logits=fake_logits) == hinge.generator(fake_logits=fake)
 
 
 # Penalties

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from mmgan_lib import checkpoint, training
 from mmgan_lib.datasets import Batch, Loader
-from mmgan_lib.gan import Discriminator, Generator
+from mmgan_lib.fusion import Mean
+from mmgan_lib.gan import Discriminator, Fused, Generator, MatchingDiscriminator
 from mmgan_lib.losses import (
     GAN_LOSSES,
     L1,
+    MATCHING_AWARE,
     R1,
     R2,
     GANLoss,
@@ -219,6 +221,22 @@ def test_what_makes_the_condition_is_not_trained() -> None:
     players = Generator(4, condition_dim=3, size=8, width=4), Discriminator(condition_dim=3, size=8, width=4)
     fit_gan(*players, loader, GANConfig(steps=2), condition=lambda b: embed(F.one_hot(b.label, 2).float()))
     assert embed.weight.grad is None
+
+
+def test_players_that_fuse_caption_and_sound_train_by_the_matching_aware_loss() -> None:
+    fields = {"caption": torch.randn(32, 4), "sound": torch.randn(32, 4), "there": torch.rand(32, 2) < 0.7}
+    loader = Loader(Batch(image=torch.rand(32, 3, 8, 8) * 2 - 1, **fields), 8)
+    players = (
+        Generator(8, condition_dim=4, channels=3, size=8, width=4),
+        MatchingDiscriminator(condition_dim=4, channels=3, size=8, width=4),
+    )
+    players = [Fused(Mean([4, 4], 4), player) for player in players]
+    before = copy.deepcopy(players)
+    config = GANConfig(steps=3, loss=MATCHING_AWARE, penalties=(R1(0.5, every=2),))
+    fit_gan(*players, loader, config, condition=lambda b: (b.caption, b.sound, b.there))
+    for player, was in zip(players, before, strict=True):
+        assert not equal(player.fusion, was.fusion)
+        assert not equal(player.player, was.player)
 
 
 class Colourist(nn.Module):

@@ -6,7 +6,8 @@ be killed at any moment and go on to the same result, and they never make a GPU 
 
 from mmgan_lib.training.config import GANConfig, cosine
 from mmgan_lib.training.gan import fit_gan
-from mmgan_lib.training.state import DivergedError, GANHistory
+from mmgan_lib.training.gan_state import GANHistory
+from mmgan_lib.training.state import DivergedError
 from mmgan_lib.training.step import discriminator_loss, generator_loss, optimizer_step
 from mmgan_lib.training.supervised import History, fit
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mmgan_lib.losses import clip_weights
 from mmgan_lib.training.acceleration import accelerated
 from mmgan_lib.training.config import GANConfig
+from mmgan_lib.training.gan_state import GANHistory, GANRun
 from mmgan_lib.training.processes import Processes
-from mmgan_lib.training.state import GANHistory, GANRun
 from mmgan_lib.training.step import Condition, discriminator_loss, generator_loss, optimizer_step, players_inputs
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from mmgan_lib.checks import check_counts, check_not_negative
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.encoders import evaluating
+from mmgan_lib.runtime import preserve_rng_state
 from mmgan_lib.training.config import OptimizerOf
-from mmgan_lib.training.state import Run, ScheduleOf, is_finite, preserve_rng_state
+from mmgan_lib.training.state import Run, ScheduleOf, is_finite
 from mmgan_lib.training.step import optimizer_step
 
 Loss = Callable[[Batch | Tensor], Tensor]
