@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,7 +53,20 @@ def unsafe(tree: ast.AST) -> list[str]:
 
 def test_list_of_modules_is_that_of_the_folder() -> None:
     assert modules.layers(LIBRARY) == LAYERS
-    assert len(LAYERS) <= 13
+    assert len(LAYERS) <= 17
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "without"),
+    [("mmgan_lib.gan", 12, ("datasets", "encoders")), ("mmgan_lib.claims", 5, ("datasets", "encoders", "metrics"))],
+)
+def test_an_import_loads_few_modules_and_none_of_other_trades(name: str, most: int, without: tuple[str, ...]) -> None:
+    code = f"import {name}, sys; print(*(m for m in sys.modules if m.split('.')[0] == 'mmgan_lib'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = done.stdout.split()
+    assert name in loaded
+    assert len(loaded) <= most
+    assert not {m.split(".")[1] for m in loaded if "." in m} & set(without)
 
 
 @each_file

@@ -30,6 +30,7 @@ from mmgan_lib.losses import (
     GANLoss,
     GradientPenalty,
     clip_weights,
+    contrastive,
     gradient_penalty,
     r1,
     r2,
@@ -39,6 +40,7 @@ from mmgan_lib.training import (
     DivergedError,
     GANConfig,
     History,
+    align,
     cosine,
     discriminator_loss,
     fit,
@@ -843,6 +845,31 @@ def test_fit_takes_the_steps_of_a_loop_with_another_optimiser_and_a_schedule() -
     seed_everything(5)
     train(fitted, optimizer=torch.optim.AdamW, schedule=partial(one_cycle, total_steps=40))
     assert equal(plain, fitted)
+
+
+def test_align_takes_the_steps_of_the_plain_contrastive_loop_and_brings_partners_together() -> None:
+    features, steps = torch.randn(200, 6), 60
+    noisy = features @ torch.randn(6, 5) + 0.1 * torch.randn(200, 5)
+    encoders = []
+    for _ in range(2):
+        seed_everything(0)
+        encoders.append(nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 8)))
+        encoders[-1].out_dim = 8
+    seed_everything(1)
+    project = nn.Linear(6, 8)
+    adam = torch.optim.AdamW([*encoders[0].parameters(), *project.parameters()])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 3e-3, total_steps=steps)
+    loader = Loader(torch.arange(200), 50, seed=4)
+    for step in range(steps):
+        rows = loader.batch(step)
+        adam.zero_grad()
+        contrastive(project(features[rows]), encoders[0](noisy[rows])).backward()
+        adam.step()
+        schedule.step()
+    seed_everything(1)
+    history = align(encoders[1], [noisy], features, steps=steps, batch_size=50, seed=4)
+    assert equal(*encoders)
+    assert history.loss[-5:].mean() < 0.5 * history.loss[0]
 
 
 def test_an_epoch_longer_than_the_run_is_validated_at_its_end() -> None:

@@ -4,6 +4,7 @@ Both are short enough to read and complete enough to trust: they stop when a los
 be killed at any moment and go on to the same result, and they never make a GPU wait just to show how it is going.
 """
 
+from mmgan_lib.training.alignment import align
 from mmgan_lib.training.config import GANConfig, cosine
 from mmgan_lib.training.gan import fit_gan
 from mmgan_lib.training.gan_state import GANHistory
@@ -16,6 +17,7 @@ __all__ = [
     "GANConfig",
     "GANHistory",
     "History",
+    "align",
     "cosine",
     "discriminator_loss",
     "fit",
