@@ -66,8 +66,8 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
 
     The numbers stand in ``book/results/{chapter}.json``, one list for each tier and name. This run has to fall
     within their prediction interval (:func:`mmgan_lib.statistics.prediction_interval`). Where only the other tier was
-    recorded, its range is shown and not compared. ``make results`` itself sets ``MMGAN_RECORDING``, under which there is
-    nothing to compare with.
+    recorded, its range is shown and not compared. ``make results`` itself sets ``MMGAN_RECORDING``, under which there
+    is nothing to compare with.
 
     Raises:
         ClaimError: the value lies outside, or no number of that name was recorded in any tier.

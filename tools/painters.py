@@ -101,7 +101,7 @@ def told(encoders: nn.ModuleDict, split: str, seed: int, *, caption: str) -> Bat
 
 def paint(
     name: str,
-    players: Sequence[nn.Module],
+    players: Callable[[], Sequence[nn.Module]],
     *,
     caption: str,
     condition: Condition,
@@ -111,10 +111,10 @@ def paint(
 ) -> None:
     """Train a generator, and measure it on splits: ``shown`` maps the name of a measurement to split and condition."""
     device = runtime.device()
-    generator, discriminator = (player.to(device) for player in players)
     loader = Loader(shipped("train", seed, caption=caption), batch_size=32, seed=seed, device=device)
-    config = GANConfig(steps=steps, loss=MATCHING_AWARE, lr=1e-3, betas=(0.0, 0.99))
     runtime.seed_everything(seed)
+    generator, discriminator = (player.to(device) for player in players())
+    config = GANConfig(steps=steps, loss=MATCHING_AWARE, lr=1e-3, betas=(0.0, 0.99))
     history = fit_gan(generator, discriminator, loader, config, condition=condition)
 
     metrics = {}
@@ -130,9 +130,8 @@ def paint(
     save(name, history.ema, seed=seed, seconds=history.seconds, metrics=metrics)
 
 
-def players(seed: int) -> tuple[nn.Module, nn.Module]:
+def players() -> tuple[nn.Module, nn.Module]:
     """A generator and a discriminator of pictures, told by a vector (B, DIM)."""
-    runtime.seed_everything(seed)
     options = {"condition_dim": DIM, "channels": 3, "width": 24}
     return Generator(32, **options), MatchingDiscriminator(**options)
 
@@ -144,12 +143,14 @@ def text_to_image(seed: int = 0) -> None:
         return (batch.caption,)
 
     shown = {"test captions": ("test", caption), "held-out pairs": ("held_out", caption)}
-    paint("text_to_image", players(seed), caption="full", condition=caption, shown=shown, steps=8000, seed=seed)
+    paint("text_to_image", players, caption="full", condition=caption, shown=shown, steps=8000, seed=seed)
 
 
 def text_sound_to_image(seed: int = 0) -> None:
     """Captions silent about the colour, and sounds that tell it, to pictures; either may be missing."""
-    both = [Fused(FUSIONS["gated"]([DIM, DIM], DIM), player) for player in players(seed)]
+
+    def fused() -> list[nn.Module]:
+        return [Fused(FUSIONS["gated"]([DIM, DIM], DIM), player) for player in players()]
 
     def known(*there: bool) -> Condition:
         return lambda batch: (batch.caption, batch.sound, torch.tensor([there]).expand(len(batch), 2))
@@ -164,7 +165,7 @@ def text_sound_to_image(seed: int = 0) -> None:
         "caption alone": ("test", known(True, False)),
         "sound alone": ("test", known(False, True)),
     }
-    paint("text_sound_to_image", both, caption="silent", condition=dropped, shown=shown, steps=8000, seed=seed)
+    paint("text_sound_to_image", fused, caption="silent", condition=dropped, shown=shown, steps=8000, seed=seed)
 
 
 def save(name: str, module: nn.Module, *, seed: int, seconds: float, metrics: Mapping[str, float]) -> None:

@@ -15,7 +15,8 @@ class MatchingDiscriminator(Discriminator):
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """Maps pictures (B, channels, size, size) and conditions (B, condition_dim) to logits (2, B)."""
         features = self.features(image)
-        return torch.stack([self.head(features, c) for c in (condition, condition.roll(1, dims=0))])
+        logit, asked = self.head.linear(features).squeeze(1), self.head.projection(condition)
+        return torch.stack([logit + (c * features).sum(dim=1) for c in (asked, asked.roll(1, dims=0))])
 
 
 class Fused(nn.Module):
