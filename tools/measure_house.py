@@ -2,8 +2,8 @@
 
 - *Names of ours in fit_gan*: the module-level names of this library in its body, and the methods that only a class of
   this library has. Files that define the names, with all their lines.
-- *From a batch to its loss*: the files of fit_gan, of the functions that make its losses in its loop, and of whatever
-  these functions use; not the loader, which gives the batch, nor the networks.
+- *From a batch to its loss*: the files of fit_gan, of the functions that make its losses in its loop, of whatever these
+  functions use, and of the games; not the loader, which gives the batch, the networks, nor ``checks``.
 - *Validation*: lines of ``if …: raise …``, of other ``raise ValueError``, of functions named ``check_*`` or ``_check*``
   and of the calls to them; as a share of the lines of code, docstrings, comments and blank lines left out.
 - *Length of a function*: its lines from ``def`` to the end, without docstring, blank lines and comments.
@@ -110,6 +110,7 @@ def path_to_loss(modules: dict[str, Module], name: str, function: ast.FunctionDe
     """The modules that a reader opens between a batch and its loss."""
     loop = next(node for node in ast.walk(function) if isinstance(node, ast.For))
     waiting, seen = set(used(modules, name, makers(loop)).values()), {(name, function.name)}
+    waiting.add(resolve(modules, "mmgan_lib.losses", "GAN_LOSSES"))
     while waiting - seen:
         module, symbol = (waiting - seen).pop()
         seen.add((module, symbol))
@@ -120,7 +121,7 @@ def path_to_loss(modules: dict[str, Module], name: str, function: ast.FunctionDe
             waiting.discard((module, symbol))
         elif node is not None:
             waiting |= set(used(modules, module, node.body).values())
-    return {module for module, symbol in seen if symbol}
+    return {module for module, symbol in seen if symbol} - {"mmgan_lib.checks"}
 
 
 def validating(module: Module) -> set[int]:
@@ -153,8 +154,9 @@ def loaded(name: str) -> int:
 
 def total(modules: dict[str, Module], names: set[str]) -> str:
     """Some files, and how many lines they have."""
-    count = sum(len(modules[name].source.splitlines()) for name in names)
-    return f"{len(names)} files, {count:,} lines: {', '.join(sorted(name.partition('.')[2] for name in names))}"
+    counts = {name.partition(".")[2]: len(modules[name].source.splitlines()) for name in sorted(names)}
+    each = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"{len(counts)} files, {sum(counts.values()):,} lines: {each}"
 
 
 def main() -> None:

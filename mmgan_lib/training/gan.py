@@ -13,7 +13,6 @@ from mmgan_lib.losses import clip_weights
 from mmgan_lib.training.acceleration import accelerated
 from mmgan_lib.training.config import GANConfig
 from mmgan_lib.training.gan_state import GANHistory, GANRun
-from mmgan_lib.training.processes import Processes
 from mmgan_lib.training.step import Condition, discriminator_loss, generator_loss, optimizer_step, players_inputs
 
 if TYPE_CHECKING:
@@ -73,15 +72,15 @@ def fit_gan(
         mmgan_lib.checkpoint.CheckpointError: the newest checkpoint is damaged.
     """
     check_players(generator, discriminator, condition)
-    processes, see, loss = Processes(accelerator), augment or nn.Identity(), config.game
+    see, loss = augment or nn.Identity(), config.game
     fast_generator, fast_discriminator = accelerated(generator, discriminator, steps=config.steps)
-    options = {"watch": watch, "watch_at": watch_at, "folder": folder, "resume": resume, "processes": processes}
+    options = {"watch": watch, "watch_at": watch_at, "folder": folder, "resume": resume, "accelerator": accelerator}
     run = GANRun(generator.train(), discriminator.train(), loader, config, **options)
     for step in run.loop("GAN"):
         # The discriminator learns to tell real from fake.
         for turn in range(config.n_critic):
             batch = loader.batch(step * config.n_critic + turn).to(run.device)
-            real, inputs, told = players_inputs(batch, generator, condition, share=processes.share)
+            real, inputs, told = players_inputs(batch, generator, condition, share=run.processes.share)
             with torch.set_grad_enabled(turn == config.n_critic - 1):  # only the last fakes train the generator
                 real_seen, fake = see(real), fast_generator(*inputs)
                 fake_seen = see(fake)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from tqdm import tqdm
 from mmgan_lib import checkpoint
 from mmgan_lib.training.acceleration import lay_out_as_weights
 from mmgan_lib.training.processes import Processes
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 CHECK_EVERY = 25  # steps between looks at the losses: each look makes the CPU wait for the GPU
 DIVERGED = 1e6  # no loss of a healthy run comes near it
@@ -42,7 +45,7 @@ class Run:
         advice: what to do about losses that diverge.
         notes: whatever else the loop has to remember: numbers, tensors, and containers of them.
         folder, resume, checkpoint_every: as in :func:`mmgan_lib.training.fit`.
-        processes: that share the run.
+        accelerator: as in :func:`mmgan_lib.training.fit_gan`.
 
     Attributes:
         losses: (steps, number of losses), on the device of the models.
@@ -65,7 +68,7 @@ class Run:
         folder: str | Path | None = None,
         resume: bool = False,
         checkpoint_every: int = 500,
-        processes: Processes | None = None,
+        accelerator: Accelerator | None = None,
     ) -> None:
         self.models, self.optimizers, self.settings = dict(models), dict(optimizers), described(settings)
         self.schedules = [schedule(optimizer) for optimizer in optimizers.values()] if schedule else []
@@ -74,7 +77,7 @@ class Run:
         self.losses = torch.zeros(steps, len(losses), device=self.device)
         self.folder, self.checkpoint_every = folder and Path(folder), checkpoint_every
         self.seconds, self.done, self.checked, self.stopped = 0.0, 0, 0, False
-        self.processes = processes or Processes(None)
+        self.processes = Processes(accelerator)
         if folder:
             self.restore(resume)
         self.processes.begin(self.models.values(), self.optimizers.values())
