@@ -91,7 +91,7 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
 
 
 def results(name: str) -> dict[str, Any]:
-    """What ``make results`` recorded in ``book/results/{name}.json``, which also says how, where and when.
+    """The numbers that ``make results`` recorded in ``book/results/{name}.json``, which also says how, where and when.
 
     Raises:
         ClaimError: there is no such record.

@@ -76,7 +76,7 @@ class MultimodalModel(nn.Module):
         return self.fusion(inputs, present.to(inputs[0].device, non_blocking=True))
 
     def present(self, batch: Batch) -> Tensor:
-        """Which sample has which modality, (B, M) bool on the CPU, where a look at it makes nobody wait for a GPU."""
+        """The mask of the modalities that each sample has, (B, M) bool on the CPU, where it is read without a wait."""
         shape = (len(batch), len(self.encoders))
         if batch.present is None:
             return torch.ones(shape, dtype=torch.bool)

@@ -30,7 +30,7 @@ def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float,
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    r"""Where the mean of the source lies that the values were drawn from (Student, 1908).
+    r"""The interval of the mean of the source that values were drawn from (Student, 1908).
 
     .. math:: \bar v \pm t_{n-1} \, s / \sqrt{n}
 
@@ -53,7 +53,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
 
 
 def prediction_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    r"""Where one more value should fall, by as many as there are (Hahn & Meeker, *Statistical intervals*, 1991).
+    r"""The interval in which one more value should fall, by those there are (Hahn & Meeker, *Statistical intervals*, 1991).
 
     .. math:: \bar v \pm t_{n-1} \, s \sqrt{1 + 1/n}
 

@@ -70,7 +70,7 @@ def shapes_encoders(seed: int = 0) -> None:
 
 
 def nearest_mean(known: Tensor, new: Tensor, classes: Tensor, true: Tensor) -> float:
-    """How often the class whose known vectors have the nearest mean is the true one of a new vector."""
+    """The share of new vectors whose class is that of the nearest mean of known ones."""
     means = torch.stack([known[classes == k].mean(dim=0) for k in range(int(classes.max()) + 1)])
     return round((torch.cdist(new, means).argmin(dim=1) == true).float().mean().item(), 4)
 
@@ -83,7 +83,7 @@ def read(encoder: Encoder, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def shipped(split: str, seed: int, *, caption: str) -> Batch:
-    """What :func:`told` gives for the encoders that ship."""
+    """The same as :func:`told`, by the encoders that ship."""
     train = scenes(seed)
     encoders = architecture(train["full"].text + train["silent"].text)
     checkpoint.load_pretrained("shapes_encoders", encoders)

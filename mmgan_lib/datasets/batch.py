@@ -1,4 +1,4 @@
-"""What every model, loop and metric of the book is fed with: some samples, each told in several modalities."""
+"""A batch: some samples, each told in several modalities. Models, loops and metrics are fed with it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are; the CPU for a batch of text alone."""
+        """The device of the tensors; the CPU for a batch of text alone."""
         return next((value.device for value in self._tensors().values()), torch.device("cpu"))
 
     @property

@@ -139,7 +139,7 @@ class Loader:
         return Batch(**joined) if isinstance(joined, Mapping) else joined
 
     def _read_ahead(self, step: int) -> Batch | Tensor:
-        """What `_draw` gives, from workers that have gone on since the last step."""
+        """The result of `_draw`, from workers that have gone on since the last step."""
         ahead, self._ahead = self._ahead, None  # kept only once it has given its batch
         if ahead is None or step != self._next:
             ahead = None  # ends the workers there are before others start

@@ -100,7 +100,7 @@ def hinge_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def wasserstein_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""How much higher fakes score than real (Arjovsky et al., 2017).
+    r"""The difference of the mean scores of fakes and of real samples (Arjovsky et al., 2017).
 
     .. math:: \mathbb{E} D(G(z)) - \mathbb{E} D(x)
 
@@ -142,7 +142,7 @@ def relativistic_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> T
 
 
 def relativistic_generator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""The same wish with the roles exchanged (Jolicoeur-Martineau, 2019): the fake of a pair looks more real.
+    r"""Asks that each fake looks more real than the real picture of its pair (Jolicoeur-Martineau, 2019).
 
     .. math:: -\mathbb{E} \log \sigma(D(G(z)) - D(x))
 

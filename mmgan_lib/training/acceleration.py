@@ -43,7 +43,7 @@ class Fast:
         self.weights = [weight for weight in network.parameters() if weight.requires_grad]
 
     def __call__(self, x: Tensor, *condition: Tensor) -> Tensor:
-        """What the network gives, in the type that it has without autocast."""
+        """Runs the network; its output has the type that it has without autocast."""
         if x.is_leaf and x.requires_grad:
             return self.network(x, *condition)
         with self.autocast, _frozen(self.weights if x.requires_grad else []):

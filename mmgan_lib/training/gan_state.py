@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class GANHistory:
-    """What a run of :func:`mmgan_lib.training.fit_gan` leaves behind.
+    """The result of a run of :func:`mmgan_lib.training.fit_gan`.
 
     Attributes:
         discriminator_loss: (steps,) its loss at each step, penalties included.
@@ -105,7 +105,7 @@ class GANRun(Run):
         self.finish()
 
     def shown(self, losses: list[float]) -> str:
-        """How the progress bar tells the newest losses."""
+        """The newest losses as the progress bar shows them."""
         return "D {:.2f}, G {:.2f}, {:.0f} images/s".format(*losses, self.images_per_second)
 
     @property
@@ -114,7 +114,7 @@ class GANRun(Run):
         return self.done * self.images_per_step / self.seconds
 
     def history(self) -> GANHistory:
-        """What is left behind; the networks lie in memory as they came."""
+        """The result of the run; the networks lie in memory as they came."""
         lay_out(*self.models.values(), memory_format=torch.contiguous_format)
         losses = self.losses.cpu().unbind(1)
         return GANHistory(*losses, self.seconds, self.images_per_second, self.notes["watched"], self.ema)

@@ -110,7 +110,7 @@ class Run:
             self.processes.wait()
 
     def shown(self, losses: list[float]) -> str:
-        """How the progress bar tells the newest losses."""
+        """The newest losses as the progress bar shows them."""
         return ", ".join(f"{name} {loss:.3f}" for name, loss in zip(self.names, losses, strict=True))
 
     def check(self) -> list[float]:

@@ -20,7 +20,7 @@ Loss = Callable[[Batch | Tensor], Tensor]
 
 @dataclass
 class History:
-    """What a run of :func:`fit` leaves behind.
+    """The result of a run of :func:`fit`.
 
     Attributes:
         loss: (steps,) the loss of each step's batch, penalties left out; shorter if the run was stopped early.
