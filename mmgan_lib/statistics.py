@@ -53,7 +53,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
 
 
 def prediction_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    r"""The interval in which one more value should fall, by those there are (Hahn & Meeker, *Statistical intervals*, 1991).
+    r"""The interval for one more value from the source of these (Hahn & Meeker, *Statistical intervals*, 1991).
 
     .. math:: \bar v \pm t_{n-1} \, s \sqrt{1 + 1/n}
 
