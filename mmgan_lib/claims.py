@@ -1,19 +1,18 @@
 """A sentence of the book and the number behind it, here and over other seeds."""
 
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from mmgan_lib import runtime
-from mmgan_lib.metrics.intervals import student
+from mmgan_lib.statistics import prediction_interval
 
 PACKAGE = Path(__file__).parent
-LEVEL = 0.999  # of the interval that a recorded number is held to
+LEVEL = 0.999  # of the interval that a recorded number is held to: one build of the book compares some fifty
 RESULTS = (PACKAGE / "results", PACKAGE.parent / "book" / "results")  # as installed, and in the repository
 
 
@@ -66,9 +65,9 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
     """Set a number of this run beside the same number over other seeds, which ``make results`` recorded.
 
     The numbers stand in ``book/results/{chapter}.json``, one list for each tier and name. This run has to fall
-    within their prediction interval (:func:`prediction_interval`). Where only the other tier was recorded, its range is
-    shown and not compared. ``make results`` itself sets ``MMGAN_RECORDING``, under which there is nothing to compare
-    with.
+    within their prediction interval (:func:`mmgan_lib.statistics.prediction_interval`). Where only the other tier was
+    recorded, its range is shown and not compared. ``make results`` itself sets ``MMGAN_RECORDING``, under which there
+    is nothing to compare with.
 
     Raises:
         ClaimError: the value lies outside, or no number of that name was recorded in any tier.
@@ -86,7 +85,7 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
         sentence = f"Recorded in the {compared} tier over {len(values)} seeds, and not yet in the {tier} tier: {name}."
         return _display(Claim(sentence, True, evidence), number)
     sentence = f"As over {len(values)} recorded seeds: {name}."
-    low, high = prediction_interval(values)
+    low, high = prediction_interval(values, level=LEVEL)
     evidence[f"{LEVEL:.1%} interval for one more"] = f"{low:,.4g} to {high:,.4g}"
     return _display(Claim(sentence, low <= value <= high, evidence), number)
 
@@ -109,33 +108,8 @@ def show_recorded(name: str, *, chapter: str) -> None:
     raise ClaimError(f"{name!r} is not recorded for {chapter}; `make results` records it.")
 
 
-def prediction_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float]:
-    r"""Where one more value should fall, by as many as there are (Hahn & Meeker, *Statistical intervals*, 1991).
-
-    .. math:: \bar v \pm t_{n-1} \, s \sqrt{1 + 1/n}
-
-    with the mean and the standard deviation s of n values taken as normal, and the quantile t of Student's
-    distribution for ``level``. As s counts at least 1% of the mean: a share that came out as 1 every time may be 0.998
-    on another machine.
-
-    Args:
-        values: two or more.
-        level: the probability that a value from the same source falls inside; high, since one build of the book
-            compares some fifty values.
-
-    Raises:
-        ValueError: fewer than two values, or one that is not finite.
-
-    >>> prediction_interval([2.0, 3.0, 4.0], level=0.9)
-    (-0.37..., 6.37...)
-    """
-    n, centre, s, t = student(values, level)
-    reach = t * max(s, 0.01 * abs(centre)) * math.sqrt(1 + 1 / n)
-    return centre - reach, centre + reach
-
-
 def results(name: str) -> dict[str, Any]:
-    """What ``make results`` recorded in ``book/results/{name}.json``, which also says how, where and when.
+    """The numbers that ``make results`` recorded in ``book/results/{name}.json``, which also says how, where and when.
 
     Raises:
         ClaimError: there is no such record.

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.encoders.base import check_shape
+from mmgan_lib.checks import check_shape
 
 Model = Callable[[Tensor], Tensor]
 MOST_PLAYERS = 12  # 4,096 coalitions

@@ -1,7 +1,6 @@
 """Encoders put together with what makes something of their vectors."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,10 +23,11 @@ class MultimodalModel(nn.Module):
 
     What a sample lacks is told by ``batch.present``, whose columns are in the order of the encoders. An encoder is only
     given the samples that have its modality, so that what stands in the place of the others cannot matter, not even to
-    batch normalisation; a field that no sample has can be None.
+    batch normalisation; a field that no sample has can be left out.
 
     Args:
-        encoders: field of :class:`Batch` → encoder; ``"tokens"`` come with their mask. An encoder gives a vector
+        encoders: field of :class:`Batch` → encoder, of any name. A field's mask, if the batch has one, is given along:
+            ``tokens`` come with ``token_mask``, ``waveform`` with ``waveform_mask``. An encoder gives a vector
             (B, D_m), and for a fusion of sequences has a method ``sequence``.
         fusion: brings the vectors together, in the order of ``encoders``.
         head: maps the shared vector (B, fusion.out_dim) to the answer; None if that is the answer, as after
@@ -35,7 +35,7 @@ class MultimodalModel(nn.Module):
         dropout: probability with which a modality is dropped in training, by :func:`modality_dropout`.
 
     Raises:
-        ValueError: no such field, encoders that do not fit the fusion, or a ``dropout`` that is no probability.
+        ValueError: encoders that do not fit the fusion, or a ``dropout`` that is no probability.
     """
 
     def __init__(
@@ -68,62 +68,60 @@ class MultimodalModel(nn.Module):
         if drops:
             present = modality_dropout(present, self.dropout)
         complete = batch.present is None and not drops
-        rows = [None] * len(self.encoders) if complete else present.unbind(dim=1)
+        rows = [None] * len(self.encoders) if complete else [column.nonzero()[:, 0] for column in present.T]
         inputs = [self._encode(m, name, batch, rows[m]) for m, name in enumerate(self.encoders)]
         if self.fusion.takes_sequences:
             states, masks = zip(*inputs, strict=True)
             return self.fusion(states, masks)
-        return self.fusion(inputs, present)
+        return self.fusion(inputs, present.to(inputs[0].device, non_blocking=True))
 
     def present(self, batch: Batch) -> Tensor:
-        """Which sample has which modality, (B, M) bool."""
+        """The mask of the modalities that each sample has, (B, M) bool on the CPU, where it is read without a wait."""
         shape = (len(batch), len(self.encoders))
         if batch.present is None:
-            device = next(self.parameters(), batch).device  # a batch of text alone is on none
-            return torch.ones(shape, dtype=torch.bool, device=device)
+            return torch.ones(shape, dtype=torch.bool)
         if batch.present.shape != shape or batch.present.dtype != torch.bool:
             found, names = f"{tuple(batch.present.shape)} {batch.present.dtype}", ", ".join(self.encoders)
             raise ValueError(f"present: found {found}; expected {shape} torch.bool, for {names}.")
-        return batch.present
+        return batch.present.cpu()
 
     def _encode(self, m: int, name: str, batch: Batch, rows: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
-        """The vector of each sample, or its states and their mask; zeros for samples outside ``rows`` (B,) bool."""
+        """The vector of each sample, or its states and their mask; zeros for samples outside ``rows`` (b,) int64."""
         encoder, sequence = self.encoders[name], self.fusion.takes_sequences
-        if rows is None:  # all of them, and the GPU need not be asked
-            given = _inputs(name, batch)
-            return encoder.sequence(*given) if sequence else encoder(*given)
-        if not rows.any():
-            nothing = next(self.parameters()).new_zeros(len(rows), self.fusion.dims[m])
-            return (nothing[:, None], torch.zeros_like(rows)[:, None]) if sequence else nothing
-        given = _inputs(name, batch, rows)
-        return _spread(encoder.sequence(*given), rows) if sequence else _spread((encoder(*given),), rows)[0]
+        if rows is not None and len(rows) == 0:
+            nothing = next(self.parameters()).new_zeros(len(batch), self.fusion.dims[m])
+            return (nothing[:, None], torch.zeros_like(nothing[:, :1], dtype=torch.bool)) if sequence else nothing
+        whole = rows is None or len(rows) == len(batch)
+        given = [x if whole else _chosen(x, rows) for x in _inputs(name, batch)]
+        found = encoder.sequence(*given) if sequence else (encoder(*given),)
+        found = found if whole else _spread(found, rows, len(batch))
+        return found if sequence else found[0]
 
 
-def _inputs(name: str, batch: Batch, rows: Tensor | None = None) -> list[Any]:
-    """What the encoder of a field is given: the field, and a mask that goes with it, of these rows alone."""
-    names = ("tokens", "token_mask") if name == "tokens" else (name,)
-    given = {field: getattr(batch, field) for field in names}
-    if any(value is None for value in given.values()):
-        raise ValueError(f"batch: found no {' and '.join(names)}; expected it, or a column of False for it in present.")
-    return (
-        list(given.values())
-        if rows is None or rows.all()
-        else [getattr(Batch(**given)[rows], field) for field in names]
-    )
+def _inputs(name: str, batch: Batch) -> list[Any]:
+    """The inputs of a field's encoder: the field, and the mask that goes with it, if there is one."""
+    field, mask = getattr(batch, name, None), getattr(batch, f"{name.removesuffix('s')}_mask", None)
+    if field is None:
+        raise ValueError(f"batch: found no {name}; expected it, or a column of False for it in present.")
+    return [field] if mask is None else [field, mask]
 
 
-def _spread(found: Iterable[Tensor], rows: Tensor) -> tuple[Tensor, ...]:
-    """What was found for these rows alone, each (b, ...), becomes (B, ...), zero in the others."""
-    whole = tuple(x.new_zeros(len(rows), *x.shape[1:]) for x in found)
+def _chosen(values: Tensor | Sequence[str], rows: Tensor) -> Tensor | tuple[str, ...]:
+    """The values of these rows; a tensor elsewhere is given the numbers of the rows without a wait."""
+    if isinstance(values, Tensor):
+        return values[rows.to(values.device, non_blocking=True)]
+    return tuple(values[i] for i in rows.tolist())
+
+
+def _spread(found: Iterable[Tensor], rows: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Spreads what was found for these rows alone, each (b, ...), to (B, ...), zero in the others."""
+    whole = tuple(x.new_zeros(count, *x.shape[1:]) for x in found)
     for x, part in zip(whole, found, strict=True):
-        x[rows] = part
+        x[rows.to(x.device, non_blocking=True)] = part
     return whole
 
 
 def _check_encoders(encoders: Mapping[str, nn.Module], fusion: Fusion) -> None:
-    names = [field.name for field in fields(Batch) if field.name not in ("token_mask", "present")]
-    if strange := [name for name in encoders if name not in names]:
-        raise ValueError(f"encoders: found {strange[0]!r}; expected some of {', '.join(names)}.")
     if len(encoders) != len(fusion.dims):
         raise ValueError(f"encoders: found {len(encoders)}; expected {len(fusion.dims)}, one for each of the fusion's.")
     for (name, encoder), dim in zip(encoders.items(), fusion.dims, strict=True):

@@ -3,7 +3,8 @@
 import os
 import platform
 import random
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar
 
@@ -116,6 +117,13 @@ def stood_in(what: str) -> None:
     if notes := os.environ.get("MMGAN_STOOD_IN"):
         with open(notes, "a", encoding="utf-8") as lines:
             lines.write(f"{what}\n")
+
+
+@contextmanager
+def preserve_rng_state(device: torch.device) -> Iterator[None]:
+    """Leaves the random numbers of the training outside as they were, whatever is drawn inside."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 def processor() -> str:

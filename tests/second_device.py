@@ -11,7 +11,7 @@ from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.encoders import AudioEncoder, ImageEncoder, TextEncoder, Vocabulary
 from mmgan_lib.fusion import FUSIONS
 from mmgan_lib.gan import Discriminator, Generator, diff_augment
-from mmgan_lib.losses import GAN_LOSSES
+from mmgan_lib.losses import GAN_LOSSES, R1, R2, GradientPenalty
 from mmgan_lib.metrics import frechet_distance, kernel_distance
 from mmgan_lib.runtime import seed_everything
 from mmgan_lib.training import GANConfig, fit, fit_gan
@@ -94,7 +94,16 @@ def test_encoders() -> None:
 
 
 @pytest.mark.parametrize("loss", GAN_LOSSES)
-@pytest.mark.parametrize("bound", [{}, {"gp": 10.0}, {"r1": 1.0, "r2": 1.0, "penalty_every": 2}, {"clip": 0.1}])
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {},
+        {"penalties": (GradientPenalty(10.0),)},
+        {"penalties": (R1(1.0, every=2), R2(1.0, every=2))},
+        {"weight_clip": 0.1},
+    ],
+    ids=str,
+)
 def test_gans(loss: str, bound: dict) -> None:
     samples = Batch(image=torch.rand(32, 1, 16, 16) * 2 - 1, label=torch.arange(32) % 3)
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from mmgan_lib import claims
-from mmgan_lib.claims import ClaimError, claim, prediction_interval, recorded, show_recorded
+from mmgan_lib.claims import LEVEL, ClaimError, claim, recorded, show_recorded
+from mmgan_lib.statistics import prediction_interval
 
 
 def text(html: str) -> str:
@@ -124,7 +125,7 @@ def test_a_run_unlike_the_recorded_ones_is_shown_and_raises(displayed: list[dict
 
 
 def test_the_interval_knows_how_many_values_there_are() -> None:
-    widths = [high - low for low, high in (prediction_interval([2.0, 4.0] * n) for n in (1, 2, 4, 8))]
+    widths = [high - low for low, high in (prediction_interval([2.0, 4.0] * n, level=LEVEL) for n in (1, 2, 4, 8))]
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] > 2 * 3.29  # never narrower than a normal distribution's 99.9 %
 

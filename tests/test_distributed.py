@@ -18,13 +18,14 @@ from torch import nn
 
 from mmgan_lib import checkpoint
 from mmgan_lib.datasets import Loader
+from mmgan_lib.losses import R1, R2
 from mmgan_lib.runtime import seed_everything
 from mmgan_lib.training import GANConfig, GANHistory, fit_gan
 from mmgan_lib.training.processes import Processes
 
 PLAYED = {
-    "penalised": GANConfig(steps=12, loss="relativistic", r1=0.5, r2=0.5, ema=0.9, checkpoint_every=6),
-    "critic": GANConfig(steps=12, loss="wasserstein", clip=0.1, n_critic=2, ema=0.9, checkpoint_every=6),
+    "penalised": GANConfig(steps=12, loss="relativistic", penalties=(R1(0.5), R2(0.5)), ema=0.9, checkpoint_every=6),
+    "critic": GANConfig(steps=12, loss="wasserstein", weight_clip=0.1, n_critic=2, ema=0.9, checkpoint_every=6),
 }
 PROCESSES = 2
 

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmgan_lib.datasets import DataUnavailable, SpokenDigits, recorded
+from mmgan_lib.datasets import DataUnavailable, SpokenDigits, digit_sources
+from mmgan_lib.datasets.digit_sources import read_file, read_wavs
 from mmgan_lib.datasets.digits import people_can_be_had
 from mmgan_lib.datasets.download import fetch, obtain
-from mmgan_lib.datasets.recorded import read_file, read_wavs
 
 CONTENT = bytes(range(256)) * 2000
 PACKED = gzip.compress(CONTENT, mtime=0)
@@ -302,11 +302,11 @@ def published(server, monkeypatch, tmp_path) -> Iterator[Server]:
     }
     server.files = {f"/{name}.gz": gzip.compress(data) for name, data in files.items()}
     server.files["/recordings.zip"] = archive(WAVS)
-    monkeypatch.setattr(recorded, "MNIST_URL", server.url)
-    monkeypatch.setattr(recorded, "MNIST_SHA256", {name: sha256(data).hexdigest() for name, data in files.items()})
-    monkeypatch.setattr(recorded, "FSDD_URL", f"{server.url}/recordings.zip")
-    monkeypatch.setattr(recorded, "FSDD_SHA256", WAVS_SHA256)
-    monkeypatch.setattr(recorded, "_packaged_mnist", no_package)
+    monkeypatch.setattr(digit_sources, "MNIST_URL", server.url)
+    monkeypatch.setattr(digit_sources, "MNIST_SHA256", {name: sha256(data).hexdigest() for name, data in files.items()})
+    monkeypatch.setattr(digit_sources, "FSDD_URL", f"{server.url}/recordings.zip")
+    monkeypatch.setattr(digit_sources, "FSDD_SHA256", WAVS_SHA256)
+    monkeypatch.setattr(digit_sources, "_packaged_mnist", no_package)
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / project)
     people_can_be_had.cache_clear()
     yield server
@@ -323,21 +323,21 @@ def test_spoken_digits_from_the_network(published):
 
     torch.testing.assert_close(batch.image[:, 0, 16, 16], batch.label * 20 / 127.5 - 1)
     digit, take = (
-        (batch.wave[:, 0] * 2**15).long().sub(1).div(100, rounding_mode="floor"),
-        batch.wave[:, 0] * 2**15 % 100,
+        (batch.waveform[:, 0] * 2**15).long().sub(1).div(100, rounding_mode="floor"),
+        batch.waveform[:, 0] * 2**15 % 100,
     )
     assert torch.equal(digit, batch.label)
     assert set(take.tolist()) <= {1, 2, 3, 4, 5}  # takes 0 to 4 are the test split
-    sounding = (batch.wave != 0).sum(dim=1)
+    sounding = (batch.waveform != 0).sum(dim=1)
     assert torch.equal(sounding, torch.where(take == 5, 8000, 4000))
 
     again = SpokenDigits(train=False)
-    assert torch.equal(again[:].wave, batch.wave)
+    assert torch.equal(again[:].waveform, batch.waveform)
     assert len(published.asked) == 3
 
 
 def test_training_sounds_are_the_other_takes(published):
-    waveforms, digits, speakers = recorded.fsdd(train=True)
+    waveforms, digits, speakers = digit_sources.fsdd(train=True)
     assert digits.tolist() == list(range(10))
     assert waveforms[:, 0].tolist() == [100 * digit + 6 for digit in range(10)]
     assert speakers == ("ada",) * 10

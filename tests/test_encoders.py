@@ -167,12 +167,12 @@ def slaney_hertz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15, 200 * mel / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
-def log_mel_by_hand(wave: np.ndarray, rate: int, mels: int, size: int, hop: int) -> np.ndarray:
+def log_mel_by_hand(waveform: np.ndarray, rate: int, mels: int, size: int, hop: int) -> np.ndarray:
     edges = slaney_hertz(np.linspace(0, slaney_mel(np.array(rate / 2)), mels + 2))
     bins = np.arange(size // 2 + 1) * rate / size
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-    padded = np.pad(wave.astype(np.float64), size // 2)
-    result = np.empty((mels, 1 + len(wave) // hop))
+    padded = np.pad(waveform.astype(np.float64), size // 2)
+    result = np.empty((mels, 1 + len(waveform) // hop))
     for frame in range(result.shape[1]):
         spectrum = np.fft.rfft(hann * padded[frame * hop : frame * hop + size]) * 2 / hann.sum()
         for m, (low, centre, high) in enumerate(zip(edges, edges[1:], edges[2:], strict=False)):
@@ -185,11 +185,11 @@ def log_mel_by_hand(wave: np.ndarray, rate: int, mels: int, size: int, hop: int)
     ("rate", "mels", "size", "hop", "samples"), [(8000, 40, 256, 128, 1000), (16000, 64, 1024, 160, 3001)]
 )
 def test_log_mel_equals_its_definition(rate: int, mels: int, size: int, hop: int, samples: int) -> None:
-    wave = (0.2 * torch.randn(2, samples)).clamp(-1, 1)
-    wave[1, samples // 2 :] = 0
-    found = LogMel(rate, mels=mels, window=size, hop=hop)(wave)
+    waveform = (0.2 * torch.randn(2, samples)).clamp(-1, 1)
+    waveform[1, samples // 2 :] = 0
+    found = LogMel(rate, mels=mels, window=size, hop=hop)(waveform)
     assert found.shape == (2, 1, mels, 1 + samples // hop)
-    expected = [log_mel_by_hand(row.numpy(), rate, mels, size, hop) for row in wave]
+    expected = [log_mel_by_hand(row.numpy(), rate, mels, size, hop) for row in waveform]
     torch.testing.assert_close(found[:, 0].double(), torch.from_numpy(np.stack(expected)), atol=2e-3, rtol=0)
 
 
@@ -220,10 +220,10 @@ def test_silence_is_finite() -> None:
 
 
 def test_a_later_sound_is_a_shifted_spectrogram() -> None:
-    wave = torch.zeros(2, 2048)
+    waveform = torch.zeros(2, 2048)
     click = 0.5 * torch.randn(300).clamp(-2, 2)
-    wave[0, 400:700], wave[1, 400 + 3 * 128 : 700 + 3 * 128] = click, click
-    early, late = LogMel()(wave)[:, 0]
+    waveform[0, 400:700], waveform[1, 400 + 3 * 128 : 700 + 3 * 128] = click, click
+    early, late = LogMel()(waveform)[:, 0]
     torch.testing.assert_close(late[:, 3:], early[:, :-3])
 
 
@@ -237,7 +237,7 @@ def test_waves_of_any_length(samples: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wave", "found"),
+    ("waveform", "found"),
     [
         (torch.zeros(4000), r"shape \(4000,\); expected \(B, S\)"),
         (torch.zeros(1, 2, 4000), r"shape \(1, 2, 4000\); expected \(B, S\)"),
@@ -248,15 +248,15 @@ def test_waves_of_any_length(samples: int) -> None:
     ],
     ids=["one axis", "stereo", "empty", "nan", "16 bit", "integers"],
 )
-def test_waves_that_cannot_be_are_refused(wave: Tensor, found: str) -> None:
-    with pytest.raises(ValueError, match=rf"^wave: found {found}\.$"):
-        LogMel()(wave)
+def test_waves_that_cannot_be_are_refused(waveform: Tensor, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"^waveform: found {found}\.$"):
+        LogMel()(waveform)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_waves_of_another_precision_are_heard_alike(dtype: torch.dtype) -> None:
-    wave = tone(500).to(dtype)
-    assert torch.equal(LogMel()(wave), LogMel()(wave.float()))
+    waveform = tone(500).to(dtype)
+    assert torch.equal(LogMel()(waveform), LogMel()(waveform.float()))
 
 
 def test_spectrograms_of_another_shape_are_refused() -> None:

@@ -18,7 +18,7 @@ from torchvision.models import ResNet18_Weights
 from torchvision.transforms import v2
 
 from mmgan_lib.datasets import Batch, CaptionedImageFolder, Loader, Preprocess
-from mmgan_lib.datasets.preprocess import read_image, read_wave
+from mmgan_lib.datasets.preprocess import read_image, read_waveform
 from mmgan_lib.runtime import seed_everything
 from mmgan_lib.training import GANConfig, fit_gan
 
@@ -55,7 +55,7 @@ def jsonl(root: Path, *records: dict | str) -> Path:
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    tensors = [(getattr(a, name), getattr(b, name)) for name in ("image", "label", "wave", "present")]
+    tensors = [(getattr(a, name), getattr(b, name)) for name in ("image", "label", "waveform", "present")]
     return a.text == b.text and all(x is y is None or torch.equal(x, y) for x, y in tensors)
 
 
@@ -87,7 +87,7 @@ class TestClassFolders:
         assert (batch.image.shape, batch.image.dtype) == ((3, 3, 4, 4), torch.float32)
         colours = ((batch.image[:, :, 0, 0] + 1) * 127.5).round().int()
         assert [tuple(colour) for colour in colours.tolist()] == [GREEN, RED, BLUE]  # in the order of names
-        assert batch.wave is batch.present is None
+        assert batch.waveform is batch.present is None
 
     def test_every_kind_of_index(self, many):
         folder = CaptionedImageFolder(many)
@@ -226,7 +226,7 @@ class TestMetadata:
         batch = folder[:]
         assert batch.text == ("a red, plain square", "ein blaues Quadrat – größer")
         assert batch.image[:, 2, 0, 0].tolist() == [-1, 1]
-        assert batch.label is batch.wave is batch.present is None
+        assert batch.label is batch.waveform is batch.present is None
 
     def test_csv_with_a_field_of_any_length(self, two):
         """Python's csv module stops at 131,072 characters."""
@@ -553,7 +553,7 @@ class TestSounds:
     def test_the_asked_rate_is_read_as_it_is(self, tmp_path, extension):
         path, sound = tmp_path / f"größer.{extension}", tone(440, 8000)
         soundfile.write(path, sound, 8000, subtype="PCM_16")
-        found = read_wave(path, sample_rate=8000, seconds=1.0)
+        found = read_waveform(path, sample_rate=8000, seconds=1.0)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, torch.from_numpy(sound).float(), atol=2**-15, rtol=0)
 
@@ -561,7 +561,7 @@ class TestSounds:
     def test_another_rate_is_resampled(self, tmp_path, rate):
         """A tone of 440 Hz is one at every rate; away from the ends, where a filter sees silence, within 1 %."""
         soundfile.write(tmp_path / "x.wav", tone(440, rate), rate, subtype="FLOAT")
-        found = read_wave(tmp_path / "x.wav", sample_rate=8000, seconds=1.0)
+        found = read_waveform(tmp_path / "x.wav", sample_rate=8000, seconds=1.0)
         assert len(found) == 8000
         expected = torch.from_numpy(tone(440, 8000)).float()
         torch.testing.assert_close(found[100:-100], expected[100:-100], atol=0.005, rtol=0)
@@ -569,29 +569,29 @@ class TestSounds:
     def test_frequencies_that_do_not_fit_are_removed_not_folded_back(self, tmp_path):
         """7 kHz sampled at 8 kHz would sound as 1 kHz."""
         soundfile.write(tmp_path / "x.wav", tone(7000, 32_000), 32_000)
-        assert read_wave(tmp_path / "x.wav", sample_rate=8000, seconds=1.0)[100:-100].abs().max() < 0.005
+        assert read_waveform(tmp_path / "x.wav", sample_rate=8000, seconds=1.0)[100:-100].abs().max() < 0.005
 
     def test_stereo_is_mixed(self, tmp_path):
         left, right = tone(440, 8000), tone(880, 8000)
         soundfile.write(tmp_path / "x.wav", np.stack([left, right], axis=1), 8000, subtype="FLOAT")
-        found = read_wave(tmp_path / "x.wav", sample_rate=8000, seconds=1.0)
+        found = read_waveform(tmp_path / "x.wav", sample_rate=8000, seconds=1.0)
         torch.testing.assert_close(found, torch.from_numpy((left + right) / 2).float())
 
     def test_a_long_sound_is_cut_where_the_filter_does_not_see_it(self, tmp_path):
         """Half a second of 440.5 Hz ends on a crest, which a filter that saw silence after it would lower."""
         soundfile.write(tmp_path / "x.wav", tone(440.5, 16_000, seconds=5), 16_000, subtype="FLOAT")
-        found = read_wave(tmp_path / "x.wav", sample_rate=8000, seconds=0.5)
+        found = read_waveform(tmp_path / "x.wav", sample_rate=8000, seconds=0.5)
         expected = torch.from_numpy(tone(440.5, 8000, seconds=0.5)).float()
         torch.testing.assert_close(found[100:], expected[100:], atol=0.005, rtol=0)
 
     def test_loud_sounds_are_clipped(self, tmp_path):
         soundfile.write(tmp_path / "x.wav", 4 * tone(440, 8000), 8000, subtype="FLOAT")
-        assert read_wave(tmp_path / "x.wav", sample_rate=8000, seconds=1.0).abs().max() == 1
+        assert read_waveform(tmp_path / "x.wav", sample_rate=8000, seconds=1.0).abs().max() == 1
 
     def test_refuses_bad_sounds_by_name(self, tmp_path):
         def refused(name: str) -> str:
             with pytest.raises(ValueError, match=name) as caught:
-                read_wave(tmp_path / name, sample_rate=8000, seconds=1.0)
+                read_waveform(tmp_path / name, sample_rate=8000, seconds=1.0)
             return str(caught.value)
 
         for name in ("text.wav", "text.raw", "none.wav"):
@@ -611,12 +611,12 @@ class TestSounds:
         csv(two, "file_name,text,audio", "a.png,a,a.wav", "b.png,b,")
         folder = CaptionedImageFolder(two, sample_rate=4000, seconds=0.5)
         batch = folder[:]
-        assert batch.wave.shape == (2, 2000)
-        assert batch.wave[0, :1000].std().item() == pytest.approx(0.5 / 2**0.5, rel=0.05)
-        assert not batch.wave[0, 1000:].any()
-        assert not batch.wave[1].any()
+        assert batch.waveform.shape == (2, 2000)
+        assert batch.waveform[0, :1000].std().item() == pytest.approx(0.5 / 2**0.5, rel=0.05)
+        assert not batch.waveform[0, 1000:].any()
+        assert not batch.waveform[1].any()
         assert batch.present.tolist() == [[True, True, True], [True, True, False]]
-        assert folder[1].wave.shape == (1, 2000)  # every batch has the same fields
+        assert folder[1].waveform.shape == (1, 2000)  # every batch has the same fields
         assert folder[0].present.tolist() == [[True, True, True]]
 
     def test_present_is_told_only_where_a_sound_is_missing(self, two):
@@ -624,7 +624,7 @@ class TestSounds:
         csv(two, "file_name,text,audio", "a.png,a,a.wav", "b.png,b,a.wav")
         assert CaptionedImageFolder(two)[:].present is None
         csv(two, "file_name,text,audio", "a.png,a,", "b.png,b,")
-        assert CaptionedImageFolder(two)[:].wave is None
+        assert CaptionedImageFolder(two)[:].waveform is None
 
     def test_refuses_a_rate_or_time_that_no_sound_has(self, many):
         with pytest.raises(ValueError, match="sample_rate is 0; expected 1,000 to 400,000 Hz"):

@@ -5,10 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan_lib.fusion import Mean
 from mmgan_lib.gan import (
     ConditionalBatchNorm2d,
     Discriminator,
+    Fused,
     Generator,
+    MatchingDiscriminator,
+    ProjectionHead,
     ResidualDiscriminator,
     ResidualGenerator,
 )
@@ -119,10 +123,34 @@ def test_the_logit_is_linear_in_the_condition_by_the_projection() -> None:
     discriminator = Discriminator(condition_dim=4, size=16, width=2).double()
     x, c = torch.randn(6, 1, 16, 16).double(), torch.randn(6, 4).double()
     unconditional = discriminator(x, torch.zeros_like(c))
-    match = torch.einsum("bc,hc,bh->b", c, discriminator.projection.weight, discriminator.features(x))
+    match = torch.einsum("bc,hc,bh->b", c, discriminator.head.projection.weight, discriminator.features(x))
     torch.testing.assert_close(discriminator(x, c) - unconditional, match)
     torch.testing.assert_close(discriminator(x, -2 * c) - unconditional, -2 * match)
-    torch.testing.assert_close(unconditional, discriminator.head(discriminator.features(x))[:, 0])
+    torch.testing.assert_close(unconditional, discriminator.head.linear(discriminator.features(x))[:, 0])
+
+
+def test_the_projection_head_judges_places_as_it_judges_one() -> None:
+    head, features, c = ProjectionHead(6, 4), torch.randn(3, 5, 2, 6), torch.randn(3, 4)
+    logits = head(features, c)
+    assert logits.shape == (3, 5, 2)
+    torch.testing.assert_close(logits[:, 4, 1], head(features[:, 4, 1], c))
+    assert ProjectionHead(6)(features[:, 0, 0]).shape == (3,)
+
+
+def test_the_matching_discriminator_judges_under_the_neighbours_condition_besides() -> None:
+    plain, matching = (kind(condition_dim=4, size=8, width=4) for kind in (Discriminator, MatchingDiscriminator))
+    matching.load_state_dict(plain.state_dict())
+    image, c = torch.randn(3, 1, 8, 8), torch.randn(3, 4)
+    torch.testing.assert_close(matching(image, c), torch.stack([plain(image, c), plain(image, c[[2, 0, 1]])]))
+
+
+def test_a_fused_player_is_given_the_fusion_of_what_is_there() -> None:
+    fusion, generator = Mean([4, 4], 4), Generator(LATENT, condition_dim=4, size=8, width=4)
+    player, z, (caption, sound) = Fused(fusion, generator), torch.randn(3, LATENT), torch.randn(2, 3, 4)
+    mask = torch.tensor([[True, True], [True, False], [False, True]])
+    assert player.latent_dim == LATENT
+    assert Fused(fusion, Discriminator(condition_dim=4)).latent_dim is None
+    assert torch.equal(player(z, caption, sound, mask), generator(z, fusion([caption, sound], mask)))
 
 
 @EVERY_NORM

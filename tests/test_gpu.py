@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT
 from torch import Tensor, nn
 
-from mmgan_lib.datasets.recorded import MNIST_SHA256
+from mmgan_lib.datasets.digit_sources import MNIST_SHA256
 from tools import gpu, pack
 from tools.stacked_mnist import score, stack
 

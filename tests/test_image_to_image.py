@@ -117,7 +117,7 @@ def test_the_projection_is_the_inner_product_with_each_place() -> None:
     network = PatchDiscriminator(condition_dim=5, width=4)
     image, source, condition = a_picture(2), a_picture(2, 1), torch.randn(2, 5)
     features = network.features(torch.cat([image, source], dim=1))
-    asked = condition @ network.projection.weight.T
+    asked = condition @ network.head.projection.weight.T
     match = (features * asked[:, :, None, None]).sum(dim=1)
     neutral = network(image, source, torch.zeros(2, 5))
     torch.testing.assert_close(network(image, source, condition) - neutral, match)

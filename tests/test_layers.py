@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -54,7 +56,20 @@ def unsafe(tree: ast.AST) -> list[str]:
 
 def test_list_of_modules_is_that_of_the_folder() -> None:
     assert modules.layers(LIBRARY) == LAYERS
-    assert len(LAYERS) <= 13
+    assert len(LAYERS) <= 17
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "without"),
+    [("mmgan_lib.gan", 12, ("datasets", "encoders")), ("mmgan_lib.claims", 5, ("datasets", "encoders", "metrics"))],
+)
+def test_an_import_loads_few_modules_and_none_of_other_trades(name: str, most: int, without: tuple[str, ...]) -> None:
+    code = f"import {name}, sys; print(*(m for m in sys.modules if m.split('.')[0] == 'mmgan_lib'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = done.stdout.split()
+    assert name in loaded
+    assert len(loaded) <= most
+    assert not {m.split(".")[1] for m in loaded if "." in m} & set(without)
 
 
 @each_file
@@ -83,7 +98,7 @@ def test_nothing_is_unpickled(path: Path) -> None:
 
 
 def test_the_one_file_with_an_unpickler_hands_out_array_constructors_alone() -> None:
-    """What it refuses is tried in test_recorded.py; here, that it has no other way into a pickle."""
+    """What it refuses is tried in test_digit_sources.py; here, that it has no other way into a pickle."""
     attributes = [node for node in ast.walk(ast.parse(code(ARRAYS))) if isinstance(node, ast.Attribute)]
     assert {node.attr for node in attributes if ast.unparse(node.value) == "pickle"} == {"Unpickler", "UnpicklingError"}
     assert set(ArrayUnpickler.ADMITTED.values()) == {np.ndarray, np.dtype, np.empty(0).__reduce__()[0]}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mmgan_lib.losses import GAN_LOSSES, clip_weights, contrastive, gradient_penalty, r1, r2
+from mmgan_lib.losses import GAN_LOSSES, MATCHING_AWARE, clip_weights, contrastive, gradient_penalty, r1, r2
 
 EVERY_LOSS = pytest.mark.parametrize("name", GAN_LOSSES)
 
@@ -65,7 +65,7 @@ def test_every_game_is_held_to_a_reference() -> None:
 def test_values_and_gradients_equal_pytorchs_own_losses(name: str, shape: tuple[int, ...]) -> None:
     real, fake = (logits(*shape, seed=seed).requires_grad_() for seed in (1, 2))
     for ours, theirs in zip(GAN_LOSSES[name][:2], REFERENCES[name], strict=True):
-        mine, other = ours(real=real, fake=fake), theirs(real, fake)
+        mine, other = ours(real_logits=real, fake_logits=fake), theirs(real, fake)
         assert mine.shape == ()
         torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(gradient(mine, real, fake), gradient(other, real, fake), rtol=1e-7, atol=1e-8)
@@ -76,7 +76,7 @@ def test_values_and_gradients_equal_pytorchs_own_losses(name: str, shape: tuple[
 def test_extreme_logits_give_finite_values_and_gradients(name: str, side: str) -> None:
     extreme = torch.tensor([-1e4, -100.0, 0.0, 100.0, 1e4])
     real, fake = (grid.clone().requires_grad_() for grid in torch.meshgrid(extreme, extreme, indexing="ij"))
-    loss = getattr(GAN_LOSSES[name], side)(real=real, fake=fake)
+    loss = getattr(GAN_LOSSES[name], side)(real_logits=real, fake_logits=fake)
     assert loss.isfinite()
     assert all(g.isfinite().all() for g in gradient(loss, real, fake))
 
@@ -84,10 +84,10 @@ def test_extreme_logits_give_finite_values_and_gradients(name: str, side: str) -
 @EVERY_LOSS
 def test_only_the_declared_generators_look_at_real_logits(name: str) -> None:
     game, real, fake = GAN_LOSSES[name], logits(5, seed=1).requires_grad_(), logits(5, seed=2).requires_grad_()
-    (to_real,) = gradient(game.generator(real=real, fake=fake), real)
+    (to_real,) = gradient(game.generator(real_logits=real, fake_logits=fake), real)
     assert bool(to_real.any()) == game.generator_sees_real == (name == "relativistic")
     if not game.generator_sees_real:
-        assert game.generator(fake=fake) == game.generator(real=real, fake=fake)
+        assert game.generator(fake_logits=fake) == game.generator(real_logits=real, fake_logits=fake)
 
 
 def test_minimax_and_non_saturating_differ_only_in_the_generators_gradient_by_the_odds() -> None:
@@ -98,10 +98,12 @@ def test_minimax_and_non_saturating_differ_only_in_the_generators_gradient_by_th
     fake = discriminator(generator(torch.randn(1, 3, dtype=torch.float64))) - 4  # the discriminator is sure of a fake
     minimax, non_saturating = GAN_LOSSES["minimax"], GAN_LOSSES["non_saturating"]
 
-    assert minimax.discriminator(real=-fake, fake=fake) == non_saturating.discriminator(real=-fake, fake=fake)
+    assert minimax.discriminator(real_logits=-fake, fake_logits=fake) == non_saturating.discriminator(
+        real_logits=-fake, fake_logits=fake
+    )
     probability = fake.sigmoid().item()
     weak, strong = (
-        torch.autograd.grad(game.generator(fake=fake), generator.parameters(), retain_graph=True)
+        torch.autograd.grad(game.generator(fake_logits=fake), generator.parameters(), retain_graph=True)
         for game in (minimax, non_saturating)
     )
     assert len(weak) == 4
@@ -113,8 +115,8 @@ def test_minimax_and_non_saturating_differ_only_in_the_generators_gradient_by_th
 @pytest.mark.parametrize("name", ["minimax", "wasserstein"])
 def test_zero_sum_games_pull_a_fake_logit_in_opposite_directions(name: str) -> None:
     game, real, fake = GAN_LOSSES[name], logits(6, seed=1), logits(6, seed=2).requires_grad_()
-    (discriminator,) = gradient(game.discriminator(real=real, fake=fake), fake)
-    (generator,) = gradient(game.generator(fake=fake), fake)
+    (discriminator,) = gradient(game.discriminator(real_logits=real, fake_logits=fake), fake)
+    (generator,) = gradient(game.generator(fake_logits=fake), fake)
     torch.testing.assert_close(discriminator, -generator)
 
 
@@ -127,7 +129,7 @@ def test_the_best_discriminator_is_the_share_of_real(name: str, to_logit) -> Non
 
     def loss(at: Tensor) -> Tensor:
         real, fake = at[points.repeat_interleave(p)], at[points.repeat_interleave(q)]
-        return GAN_LOSSES[name].discriminator(real=real, fake=fake)
+        return GAN_LOSSES[name].discriminator(real_logits=real, fake_logits=fake)
 
     (slope,) = gradient(loss(best), best)
     torch.testing.assert_close(slope, torch.zeros_like(slope))
@@ -141,7 +143,7 @@ def test_the_best_discriminator_is_the_share_of_real(name: str, to_logit) -> Non
 def test_hinge_has_no_gradient_beyond_its_margins() -> None:
     real = torch.tensor([0.9, 1.1, 5.0, -3.0], requires_grad=True)
     fake = torch.tensor([-0.9, -1.1, -5.0, 3.0], requires_grad=True)
-    to_real, to_fake = gradient(GAN_LOSSES["hinge"].discriminator(real=real, fake=fake), real, fake)
+    to_real, to_fake = gradient(GAN_LOSSES["hinge"].discriminator(real_logits=real, fake_logits=fake), real, fake)
     assert to_real.tolist() == [-0.25, 0, 0, -0.25]
     assert to_fake.tolist() == [0.25, 0, 0, 0.25]
 
@@ -150,22 +152,36 @@ def test_hinge_has_no_gradient_beyond_its_margins() -> None:
 def test_order_does_not_matter_and_pairing_only_to_the_relativistic(name: str) -> None:
     game, real, fake = GAN_LOSSES[name], logits(50, seed=1), logits(50, seed=2)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
-    value = game.discriminator(real=real, fake=fake)
-    torch.testing.assert_close(game.discriminator(real=real[order], fake=fake[order]), value)
-    assert torch.isclose(game.discriminator(real=real[order], fake=fake), value) == (name != "relativistic")
+    value = game.discriminator(real_logits=real, fake_logits=fake)
+    torch.testing.assert_close(game.discriminator(real_logits=real[order], fake_logits=fake[order]), value)
+    assert torch.isclose(game.discriminator(real_logits=real[order], fake_logits=fake), value) == (
+        name != "relativistic"
+    )
 
 
 @EVERY_LOSS
 def test_adding_a_constant_to_all_logits_changes_all_but_the_differences(name: str) -> None:
     discriminator, real, fake = GAN_LOSSES[name].discriminator, logits(50, seed=1), logits(50, seed=2)
-    same = torch.isclose(discriminator(real=real + 2, fake=fake + 2), discriminator(real=real, fake=fake))
+    same = torch.isclose(
+        discriminator(real_logits=real + 2, fake_logits=fake + 2), discriminator(real_logits=real, fake_logits=fake)
+    )
     assert same == (name in ("relativistic", "wasserstein"))
 
 
 @pytest.mark.parametrize("side", ["discriminator", "generator"])
 def test_relativistic_refuses_to_broadcast(side: str) -> None:
-    with pytest.raises(ValueError, match=r"real has shape \(4, 1\) and fake \(4,\); expected the same shape"):
-        getattr(GAN_LOSSES["relativistic"], side)(real=torch.zeros(4, 1), fake=torch.zeros(4))
+    with pytest.raises(ValueError, match=r"^real_logits has shape \(4, 1\) and fake_logits \(4,\); expected"):
+        getattr(GAN_LOSSES["relativistic"], side)(real_logits=torch.zeros(4, 1), fake_logits=torch.zeros(4))
+
+
+def test_the_matching_aware_game_is_hinge_where_wrong_conditions_score_as_the_fakes() -> None:
+    right, fake, wrong = (logits(6, seed=seed) for seed in (1, 2, 3))
+    hinge = GAN_LOSSES["hinge"]
+    real_logits, fake_logits = torch.stack([right, wrong]), torch.stack([fake, right])
+    value = MATCHING_AWARE.discriminator(real_logits=real_logits, fake_logits=fake_logits)
+    halves = [hinge.discriminator(real_logits=right, fake_logits=other) for other in (fake, wrong)]
+    torch.testing.assert_close(value, sum(halves) / 2)
+    assert MATCHING_AWARE.generator(fake_logits=fake_logits) == hinge.generator(fake_logits=fake)
 
 
 # Penalties

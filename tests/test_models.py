@@ -1,7 +1,6 @@
 """The multimodal model: what it learns, what it sees of samples that lack a modality, and what it refuses."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.encoders import AudioEncoder, ImageEncoder, LogMel, TextEncoder, Vocabulary
+from mmgan_lib.encoders.base import masked_mean
 from mmgan_lib.fusion import FUSIONS, Concat, CrossAttention, Fusion, LateAverage, Product
 from mmgan_lib.gan import Generator
 from mmgan_lib.metrics import classification_report
@@ -49,7 +49,7 @@ def masked(batch: Batch, present: Tensor, filler: float) -> Batch:
         return x.masked_fill(~present[:, m].reshape(-1, *[1] * (x.ndim - 1)), filler)
 
     tokens = batch.tokens.masked_fill(~present[:, 1, None], 10**6)  # no word has this number
-    return replace(batch, image=fill(batch.image, 0), tokens=tokens, audio=fill(batch.audio, 2), present=present)
+    return batch.replace(image=fill(batch.image, 0), tokens=tokens, audio=fill(batch.audio, 2), present=present)
 
 
 # What it computes
@@ -129,8 +129,8 @@ def test_an_encoder_reads_only_those_who_have_its_modality() -> None:
 def test_a_field_that_no_sample_has_can_be_left_out(name: str) -> None:
     network, batch = model(FUSIONS[name]([8, 8, 8], 8)).eval(), some()
     present = torch.tensor([[True, True, False]] * 8)
-    without = replace(batch, audio=None, present=present)
-    assert torch.equal(network(without), network(replace(batch, present=present)))
+    without = batch.replace(audio=None, present=present)
+    assert torch.equal(network(without), network(batch.replace(present=present)))
 
 
 class Length(nn.Module):
@@ -140,10 +140,33 @@ class Length(nn.Module):
         return torch.tensor([[float(len(text))] for text in texts])
 
 
-def test_without_a_word_on_what_is_there_texts_alone_are_where_the_model_is() -> None:
-    network = MultimodalModel({"text": Length()}, Concat([1]), nn.Linear(1, 1))
-    assert network.to("meta").present(Batch(text=("red", "a star"))).device.type == "meta"
+def test_texts_alone_are_enough() -> None:
     assert MultimodalModel({"text": Length()}, Concat([1]))(Batch(text=("red", "a star"))).tolist() == [[3], [6]]
+
+
+def test_a_modality_of_any_name_is_encoded_with_its_mask() -> None:
+    """A point cloud, whose mask tells how many points there are."""
+
+    class Centre(nn.Module):
+        def forward(self, points: Tensor, mask: Tensor) -> Tensor:
+            return masked_mean(points, mask)
+
+    points, mask = torch.randn(5, 4, 3), torch.rand(5, 4) < 0.7
+    batch = Batch(points=points, point_mask=mask, depth=torch.randn(5, 2))
+    network = MultimodalModel({"points": Centre(), "depth": nn.Identity()}, Concat([3, 2]))
+    torch.testing.assert_close(network(batch), torch.cat([masked_mean(points, mask), batch.depth], dim=1))
+
+
+@pytest.mark.parametrize("fusion", [Product, CrossAttention])
+def test_a_gpu_is_not_waited_for(fusion: type[Fusion], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are chosen on the CPU: what lies elsewhere is neither looked at nor used as a mask."""
+    network, batch, looked = model(fusion([8, 8, 8], 8), dropout=0.5), some(), []
+    monkeypatch.setattr(Tensor, "is_cuda", True)  # encoders then leave the numbers of a batch alone
+    for name in ("item", "tolist", "__bool__"):
+        method = getattr(Tensor, name)
+        monkeypatch.setattr(Tensor, name, lambda x, method=method, name=name: looked.append(name) or method(x))
+    network.represent(batch)
+    assert looked == []
 
 
 def test_texts_are_told_apart_like_tensors() -> None:
@@ -155,7 +178,7 @@ def test_texts_are_told_apart_like_tensors() -> None:
 
 def test_all_modalities_present_is_the_same_as_not_saying_so() -> None:
     network, batch = model().eval(), some()
-    assert torch.equal(network(batch), network(replace(batch, present=torch.ones(8, 3, dtype=torch.bool))))
+    assert torch.equal(network(batch), network(batch.replace(present=torch.ones(8, 3, dtype=torch.bool))))
 
 
 def test_modalities_are_dropped_in_training_alone() -> None:
@@ -167,7 +190,7 @@ def test_modalities_are_dropped_in_training_alone() -> None:
     assert present[0].any(dim=1).all()
     assert present[0].float().mean() < 0.6
     assert present[1].all()
-    network.train()(replace(batch, present=torch.tensor([[True, False, False]] * 64)))
+    network.train()(batch.replace(present=torch.tensor([[True, False, False]] * 64)))
     assert torch.equal(present[2], torch.tensor([[True, False, False]] * 64))
 
 
@@ -196,7 +219,7 @@ def test_it_learns_what_needs_two_modalities() -> None:
     assert report.accuracy > 0.95
 
     difference = (bright - high).float()
-    numbers = replace(batch, attributes=(bright - high)[:, None])
+    numbers = batch.replace(attributes=(bright - high)[:, None])
     regressor = MultimodalModel(parts, Concat([8, 8]), nn.Linear(16, 1))
     fit(
         regressor,
@@ -210,8 +233,8 @@ def test_it_learns_what_needs_two_modalities() -> None:
 
 
 def test_it_reads_pictures_and_sounds_of_digits() -> None:
-    batch = Batch(image=torch.rand(40, 1, 32, 32), wave=torch.rand(40, 8000), label=torch.arange(40) % 10)
-    batch = replace(batch, audio=LogMel()(batch.wave))
+    batch = Batch(image=torch.rand(40, 1, 32, 32), waveform=torch.rand(40, 8000), label=torch.arange(40) % 10)
+    batch = batch.replace(audio=LogMel()(batch.waveform))
     parts = {"image": ImageEncoder(8, channels=1, width=4), "audio": AudioEncoder(8, width=4)}
     network = MultimodalModel(parts, Concat([8, 8]), nn.Linear(16, 10))
     assert network(batch).shape == (40, 10)
@@ -230,10 +253,7 @@ def test_the_shared_vector_can_tell_a_generator_what_to_draw() -> None:
     ("change", "said"),
     [
         ({"audio": None}, "batch: found no audio; expected it, or a column of False for it in present."),
-        (
-            {"token_mask": None},
-            "batch: found no tokens and token_mask; expected it, or a column of False for it in present.",
-        ),
+        ({"tokens": None}, "batch: found no tokens; expected it, or a column of False for it in present."),
         (
             {"present": torch.ones(8, 2, dtype=torch.bool)},
             "present: found (8, 2) torch.bool; expected (8, 3) torch.bool, for image, tokens, audio.",
@@ -247,15 +267,13 @@ def test_the_shared_vector_can_tell_a_generator_what_to_draw() -> None:
 def test_a_batch_that_does_not_fit_is_refused(change: dict, said: str) -> None:
     for fusion in (None, CrossAttention([8, 8, 8], 8)):
         with pytest.raises(ValueError, match=r"\.$") as caught:
-            model(fusion)(replace(some(), **change))
+            model(fusion)(some().replace(**change))
         assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(
     ("parts", "fusion", "said"),
     [
-        ({"sound": nn.Identity()}, Concat([8]), r"^encoders: found 'sound'; expected some of image, tokens, wave,"),
-        ({"token_mask": nn.Identity()}, Concat([8]), r"^encoders: found 'token_mask'; expected some of"),
         (encoders(), Concat([8, 8]), r"^encoders: found 3; expected 2, one for each of the fusion's\.$"),
         (
             encoders(),

@@ -410,10 +410,10 @@ def voices(samples: int = 16_000) -> Tensor:
 @pytest.mark.parametrize("samples", [8_000, 16_000, 25_440])
 def test_voices_are_as_the_package_hears_them(speaker: FrozenSpeakerEncoder, resemblyzer, samples: int) -> None:
     package = resemblyzer.VoiceEncoder("cpu", verbose=False)
-    waves = voices(samples)
-    louder = [resemblyzer.normalize_volume(wave.numpy(), -30, increase_only=True) for wave in waves]
-    expected = torch.from_numpy(np.stack([package.embed_utterance(wave) for wave in louder]))
-    found = speaker(waves)
+    waveforms = voices(samples)
+    louder = [resemblyzer.normalize_volume(waveform.numpy(), -30, increase_only=True) for waveform in waveforms]
+    expected = torch.from_numpy(np.stack([package.embed_utterance(waveform) for waveform in louder]))
+    found = speaker(waveforms)
     assert found.shape == (3, 256)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     assert (found @ found.T)[0, 1:].max() < 0.99  # the three are told apart
@@ -433,18 +433,18 @@ def test_the_vector_comes_from_the_last_state(speaker: FrozenSpeakerEncoder) -> 
 
 def test_another_sample_rate_is_the_same_voice(speaker: FrozenSpeakerEncoder) -> None:
     half = pretrained_speaker_encoder(sample_rate=8000)
-    wave = 0.3 * tone(500, 8000) + 0.1 * tone(1500, 8000)  # at 8 kHz
+    waveform = 0.3 * tone(500, 8000) + 0.1 * tone(1500, 8000)  # at 8 kHz
     time = torch.arange(16_000) / 16_000
     same = (0.3 * torch.sin(2 * torch.pi * 500 * time) + 0.1 * torch.sin(2 * torch.pi * 1500 * time))[None]
-    assert half.preprocess(wave).shape == (1, 16_000)
-    torch.testing.assert_close(half.preprocess(wave)[:, 100:-100], same[:, 100:-100], atol=2e-3, rtol=0)
-    assert (half(wave) * speaker(same)).sum() > 0.999
+    assert half.preprocess(waveform).shape == (1, 16_000)
+    torch.testing.assert_close(half.preprocess(waveform)[:, 100:-100], same[:, 100:-100], atol=2e-3, rtol=0)
+    assert (half(waveform) * speaker(same)).sum() > 0.999
 
 
 def test_quiet_voices_are_made_as_loud_as_others(speaker: FrozenSpeakerEncoder) -> None:
-    wave = voices()[:1]
-    torch.testing.assert_close(speaker(wave / 1000), speaker(wave / 3000), atol=1e-4, rtol=0)
-    assert speaker.preprocess(wave / 1000).square().mean().sqrt().item() == pytest.approx(10**-1.5)
+    waveform = voices()[:1]
+    torch.testing.assert_close(speaker(waveform / 1000), speaker(waveform / 3000), atol=1e-4, rtol=0)
+    assert speaker.preprocess(waveform / 1000).square().mean().sqrt().item() == pytest.approx(10**-1.5)
     assert speaker.preprocess(torch.full((1, 100), 0.9)).max() == pytest.approx(0.9, abs=1e-6)
 
 
@@ -458,9 +458,11 @@ def test_the_speaker_encoder_says_what_it_is(speaker: FrozenSpeakerEncoder) -> N
 
 
 def test_the_speaker_encoder_refuses_what_is_no_wave(speaker: FrozenSpeakerEncoder) -> None:
-    with pytest.raises(ValueError, match=r"^wave: found shape \(1, 2, 9\); expected \(B, S\)\.$"):
+    with pytest.raises(ValueError, match=r"^waveform: found shape \(1, 2, 9\); expected \(B, S\)\.$"):
         speaker(torch.zeros(1, 2, 9))
-    with pytest.raises(ValueError, match=r"^wave: found float32 from 0 to 9; expected floating point in \[-1, 1\]\.$"):
+    with pytest.raises(
+        ValueError, match=r"^waveform: found float32 from 0 to 9; expected floating point in \[-1, 1\]\.$"
+    ):
         speaker(torch.tensor([[0.0, 9.0]]))
 
 
@@ -492,8 +494,8 @@ def test_other_weights_of_a_package_are_refused(load, tmp_path: Path, monkeypatc
 
 def test_the_cache_takes_every_encoder(tmp_path: Path, bert: FrozenBERT, shapes_resnet: ImageEncoder) -> None:
     sound: list[nn.Module] = [LogMel(), AudioEncoder(6, width=4)]
-    wave, image = torch.rand(3, 4000), pictures(3)
-    for encoder, inputs in ((nn.Sequential(*sound), wave), (pretrained_resnet("Shapes"), image), (bert, TEXTS)):
+    waveform, image = torch.rand(3, 4000), pictures(3)
+    for encoder, inputs in ((nn.Sequential(*sound), waveform), (pretrained_resnet("Shapes"), image), (bert, TEXTS)):
         features = cached_features(encoder, inputs, folder=tmp_path, batch_size=2)
         with evaluating(encoder):
             torch.testing.assert_close(features, encoder(inputs), atol=1e-5, rtol=1e-4)

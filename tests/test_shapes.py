@@ -201,28 +201,28 @@ class TestCaptions:
         assert not set(words) & set(NOUNS)
 
 
-def spectrum(wave: torch.Tensor) -> torch.Tensor:
+def spectrum(waveform: torch.Tensor) -> torch.Tensor:
     """Bins of 2 Hz."""
-    return torch.fft.rfft(wave * torch.hann_window(wave.shape[-1])).abs()
+    return torch.fft.rfft(waveform * torch.hann_window(waveform.shape[-1])).abs()
 
 
-def fundamental(wave: torch.Tensor) -> torch.Tensor:
+def fundamental(waveform: torch.Tensor) -> torch.Tensor:
     """The strongest bin between 200 and 700 Hz, (B,), smoothed because beats widen a peak."""
-    return F.avg_pool1d(spectrum(wave)[:, None, 100:350], 9, stride=1, padding=4)[:, 0].argmax(1) + 100
+    return F.avg_pool1d(spectrum(waveform)[:, None, 100:350], 9, stride=1, padding=4)[:, 0].argmax(1) + 100
 
 
 @pytest.fixture(scope="module")
 def heard() -> tuple[Shapes, torch.Tensor]:
     shapes = Shapes(3000, tells={"audio": ("shape", "colour", "size", "place")})
-    return shapes, shapes[:].wave
+    return shapes, shapes[:].waveform
 
 
 class TestSounds:
     def test_are_half_a_second_at_8_khz_within_full_scale(self, heard):
-        _, wave = heard
-        assert (wave.shape, wave.dtype) == ((3000, 4000), torch.float32)
-        assert 0.4 < wave.abs().max() < 1
-        assert wave.mean().abs() < 1e-3
+        _, waveform = heard
+        assert (waveform.shape, waveform.dtype) == ((3000, 4000), torch.float32)
+        assert 0.4 < waveform.abs().max() < 1
+        assert waveform.mean().abs() < 1e-3
 
     def test_the_loudest_cannot_overflow(self):
         """Bound: the highest point of any table, at the loudest level swollen by 6%, with noise of 0.005."""
@@ -232,23 +232,23 @@ class TestSounds:
         assert len(shapes_sound.PARTIALS[0]) * max(shapes_sound.PITCHES) * 1.01 < 4000
 
     def test_pitch_tells_colour(self, heard):
-        shapes, wave = heard
-        assert_apart(fundamental(wave), column(shapes, "colour"))
+        shapes, waveform = heard
+        assert_apart(fundamental(waveform), column(shapes, "colour"))
 
     def test_loudness_tells_size(self, heard):
-        shapes, wave = heard
-        assert_apart(wave.square().mean(1), column(shapes, "size"))
+        shapes, waveform = heard
+        assert_apart(waveform.square().mean(1), column(shapes, "size"))
 
     def test_the_number_of_beats_tells_place(self, heard):
-        shapes, wave = heard
-        envelope = torch.fft.rfft(wave.abs()).abs()[:, 1:13]
+        shapes, waveform = heard
+        envelope = torch.fft.rfft(waveform.abs()).abs()[:, 1:13]
         assert torch.equal(envelope.argmax(1), column(shapes, "place"))
 
     def test_timbre_tells_shape(self, heard):
         """Each sound belongs to the shape whose mean profile of partials, over other sounds, is nearest."""
-        shapes, wave = heard
-        near = F.max_pool1d(spectrum(wave)[:, None], 61, stride=1, padding=30)[:, 0]  # within 60 Hz
-        profile = torch.stack([near.gather(1, k * fundamental(wave)[:, None])[:, 0] for k in range(1, 7)], dim=1)
+        shapes, waveform = heard
+        near = F.max_pool1d(spectrum(waveform)[:, None], 61, stride=1, padding=30)[:, 0]  # within 60 Hz
+        profile = torch.stack([near.gather(1, k * fundamental(waveform)[:, None])[:, 0] for k in range(1, 7)], dim=1)
         profile = profile / profile.norm(dim=1, keepdim=True)
         shape = column(shapes, "shape")
         means = torch.stack([profile[:1500][shape[:1500] == k].mean(0) for k in range(6)])
@@ -257,17 +257,17 @@ class TestSounds:
 
     def test_an_aspect_can_be_given_to_any_attribute(self):
         shapes = Shapes(600, tells={"audio": {"place": "loudness", "size": "rhythm"}})
-        wave = shapes[:].wave
-        assert_apart(wave.square().mean(1), column(shapes, "place"))
-        beats = torch.fft.rfft(wave.abs()).abs()[:, 1:13].argmax(1)
+        waveform = shapes[:].waveform
+        assert_apart(waveform.square().mean(1), column(shapes, "place"))
+        beats = torch.fft.rfft(waveform.abs()).abs()[:, 1:13].argmax(1)
         assert_apart(beats, column(shapes, "size"))
 
     def test_phase_is_random(self, heard):
         """The complex amplitude at the fundamental has no preferred direction: its mean resultant is that of chance."""
-        _, wave = heard
-        amplitude = torch.fft.rfft(wave)[:, 100:350]
+        _, waveform = heard
+        amplitude = torch.fft.rfft(waveform)[:, 100:350]
         peak = amplitude.gather(1, amplitude.abs().argmax(1, keepdim=True))[:, 0]
-        assert (peak / peak.abs()).mean().abs() < 4 / math.sqrt(len(wave))
+        assert (peak / peak.abs()).mean().abs() < 4 / math.sqrt(len(waveform))
 
 
 class TestTells:
@@ -306,7 +306,7 @@ class TestTells:
 
     def test_a_modality_that_is_not_named_is_not_made(self):
         assert repr(Shapes(3, tells={"text": ("size",)})[:]) == "Batch of 3: text, attributes (4,)"
-        assert repr(Shapes(3, tells={"audio": {"size"}})[:]) == "Batch of 3: wave (4000,), attributes (4,)"
+        assert repr(Shapes(3, tells={"audio": {"size"}})[:]) == "Batch of 3: waveform (4000,), attributes (4,)"
 
 
 class TestDrawing:
@@ -338,7 +338,7 @@ class TestDrawing:
         order = torch.randperm(130, generator=torch.Generator().manual_seed(0))
         one, other = few[order], many[:130][order]
         assert one.text == other.text
-        for field in ("image", "wave", "clip", "attributes"):
+        for field in ("image", "waveform", "clip", "attributes"):
             assert torch.equal(getattr(one, field), getattr(other, field))
 
     def test_splits_and_seeds_have_no_sample_in_common(self):
@@ -383,10 +383,10 @@ class TestDrawing:
         shapes = Shapes(100)
         loader = Loader(shapes, 32, seed=1)
         batch = loader.batch(4)
-        assert repr(batch) == "Batch of 32: image (3, 32, 32), wave (4000,), text, attributes (4,)"
+        assert repr(batch) == "Batch of 32: image (3, 32, 32), waveform (4000,), text, attributes (4,)"
         again = Loader(Shapes(100)[:], 32, seed=1).batch(4)
         assert torch.equal(batch.image, again.image)
-        assert torch.equal(batch.wave, again.wave)
+        assert torch.equal(batch.waveform, again.waveform)
         assert (batch.text, batch.attributes.tolist()) == (again.text, again.attributes.tolist())
 
     @pytest.mark.parametrize("index", [100, [0, 100], -101])

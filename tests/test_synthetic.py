@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmgan_lib.datasets import synthetic
-from mmgan_lib.datasets.recorded import Recordings
+from mmgan_lib.datasets.digit_sources import Recordings
 from mmgan_lib.datasets.synthetic import synthetic_speech
 from mmgan_lib.encoders import LogMel
 

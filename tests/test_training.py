@@ -19,10 +19,35 @@ from torch import Tensor, nn
 
 from mmgan_lib import checkpoint, training
 from mmgan_lib.datasets import Batch, Loader
-from mmgan_lib.gan import Discriminator, Generator
-from mmgan_lib.losses import GAN_LOSSES, clip_weights, gradient_penalty, r1, r2
+from mmgan_lib.fusion import Mean
+from mmgan_lib.gan import Discriminator, Fused, Generator, MatchingDiscriminator
+from mmgan_lib.losses import (
+    GAN_LOSSES,
+    L1,
+    MATCHING_AWARE,
+    R1,
+    R2,
+    GANLoss,
+    GradientPenalty,
+    clip_weights,
+    contrastive,
+    gradient_penalty,
+    r1,
+    r2,
+)
 from mmgan_lib.runtime import seed_everything
-from mmgan_lib.training import DivergedError, GANConfig, History, fit, fit_gan
+from mmgan_lib.training import (
+    DivergedError,
+    GANConfig,
+    History,
+    align,
+    cosine,
+    discriminator_loss,
+    fit,
+    fit_gan,
+    generator_loss,
+)
+from mmgan_lib.training.acceleration import Fast
 
 BATCH = 16
 
@@ -80,25 +105,14 @@ def reference(
         for turn in range(config.n_critic):
             real = loader.batch(step * config.n_critic + turn)
             z = torch.randn(len(real), generator.latent_dim)
-            real, fake = augment(real), augment(generator(z))
-            d_loss = loss.discriminator(real=discriminator(real), fake=discriminator(fake.detach()))
-            if step % config.penalty_every == 0:
-                penalty = torch.zeros(())
-                if config.gp:
-                    penalty = penalty + config.gp * gradient_penalty(discriminator, real=real, fake=fake)
-                if config.r1:
-                    penalty = penalty + config.r1 * r1(discriminator, real=real)
-                if config.r2:
-                    penalty = penalty + config.r2 * r2(discriminator, fake=fake)
-                d_loss = d_loss + config.penalty_every * penalty
+            samples = {"real": augment(real), "fake": augment(generator(z))}
+            d_loss = discriminator_loss(discriminator, loss, **samples, penalties=config.penalties, step=step)
             d_adam.zero_grad()
             d_loss.backward()
             d_adam.step()
-            if config.clip:
-                clip_weights(discriminator, config.clip)
-        fake_logits = discriminator(fake)
-        seen = {"real": discriminator(real)} if loss.generator_sees_real else {}
-        g_loss = loss.generator(fake=fake_logits, **seen)
+            if config.weight_clip:
+                clip_weights(discriminator, config.weight_clip)
+        g_loss = generator_loss(discriminator, loss, **samples)
         g_adam.zero_grad()
         g_loss.backward()
         g_adam.step()
@@ -106,14 +120,42 @@ def reference(
     return torch.tensor(losses)
 
 
+@pytest.mark.parametrize("loss", GAN_LOSSES)
+def test_the_loss_of_a_step_is_the_game_on_the_logits_and_the_penalties_that_are_due(loss: str) -> None:
+    """Against the formulas, each of which makes passes of its own."""
+    _, discriminator = toys()
+    discriminator.eval()
+    real, fake, game = torch.randn(8, 2), torch.randn(8, 2, requires_grad=True), GAN_LOSSES[loss]
+    penalties = (R1(0.5, every=3), R2(lambda step: 0.1 * step), GradientPenalty(10.0, every=2))
+    expected = game.discriminator(real_logits=discriminator(real), fake_logits=discriminator(fake))
+    for step in (1, 2, 3):
+        total = expected + 0.1 * step * r2(discriminator, fake=fake)
+        if step == 2:
+            seed_everything(1)
+            total = total + 2 * 10 * gradient_penalty(discriminator, real=real, fake=fake)
+        if step == 3:
+            total = total + 3 * 0.5 * r1(discriminator, real=real)
+        seed_everything(1)
+        found = discriminator_loss(discriminator, game, real=real, fake=fake, penalties=penalties, step=step)
+        torch.testing.assert_close(found, total)
+        ours, theirs = (
+            torch.autograd.grad(x, [*discriminator[0].parameters()], retain_graph=True) for x in (found, total)
+        )
+        torch.testing.assert_close(ours, theirs)
+    assert real.grad is None
+    assert found.grad_fn is not None
+    g_loss = generator_loss(discriminator, game, real=real, fake=fake)
+    assert g_loss == game.generator(real_logits=discriminator(real), fake_logits=discriminator(fake))
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"loss": "hinge", "r1": 1.0, "penalty_every": 4, "betas": (0.0, 0.99)},
-        {"loss": "wasserstein", "gp": 10.0, "n_critic": 3, "betas": (0.0, 0.9)},
-        {"loss": "wasserstein", "clip": 0.05, "n_critic": 2, "lr_discriminator": 1e-3},
-        {"loss": "relativistic", "r1": 0.5, "r2": 0.5},
+        {"loss": "hinge", "penalties": (R1(1.0, every=4),), "betas": (0.0, 0.99)},
+        {"loss": "wasserstein", "penalties": (GradientPenalty(10.0),), "n_critic": 3, "betas": (0.0, 0.9)},
+        {"loss": "wasserstein", "weight_clip": 0.05, "n_critic": 2, "lr_discriminator": 1e-3},
+        {"loss": "relativistic", "penalties": (R1(0.5), R2(0.5))},
         {"lr_discriminator": 0.0},
     ],
     ids=lambda options: " ".join(options) or "plain",
@@ -132,7 +174,7 @@ def test_takes_exactly_the_steps_of_the_plain_loop(options: dict) -> None:
 
 @pytest.mark.parametrize("loss", ["non_saturating", "relativistic"])
 def test_augments_all_that_the_discriminator_sees_and_the_generator_learns_through_it(loss: str) -> None:
-    config = GANConfig(steps=20, loss=loss, gp=1.0, r1=1.0, n_critic=2)
+    config = GANConfig(steps=20, loss=loss, penalties=(GradientPenalty(1.0), R1(1.0)), n_critic=2)
     plain, fitted = toys(), toys()
     seed_everything(5)
     losses = reference(*plain, points(), config, stretched)
@@ -154,7 +196,7 @@ def test_every_loss_finds_the_mean_of_the_data(loss: str) -> None:
     seed_everything(0)
     loader = Loader(3 + 0.5 * torch.randn(2000, 1), 64)
     discriminator = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
-    config = GANConfig(steps=400, loss=loss, lr=2e-2, betas=(0.0, 0.99), r1=1.0, r2=1.0, ema=0.98)
+    config = GANConfig(steps=400, loss=loss, lr=2e-2, betas=(0.0, 0.99), penalties=(R1(1.0), R2(1.0)), ema=0.98)
     history = fit_gan(Affine(), discriminator, loader, config)
     made = history.ema(torch.randn(2000, 1))
     assert made.mean().item() == pytest.approx(3, abs=0.4)
@@ -168,7 +210,7 @@ def test_trains_networks_for_pictures_under_a_condition() -> None:
     loader = Loader(Batch(image=image.contiguous(), label=label), 32)
     generator = Generator(4, condition_dim=2, size=8, width=8)
     discriminator = Discriminator(condition_dim=2, size=8, width=8)
-    config = GANConfig(steps=200, lr=4e-3, r1=0.1, ema=0.9)
+    config = GANConfig(steps=200, lr=4e-3, penalties=(R1(0.1),), ema=0.9)
     history = fit_gan(generator, discriminator, loader, config, condition=lambda b: F.one_hot(b.label, 2).float())
     dark, bright = (history.ema(torch.randn(16, 4), torch.eye(2)[[k] * 16]).mean().item() for k in (0, 1))
     assert dark < -0.5
@@ -181,6 +223,115 @@ def test_what_makes_the_condition_is_not_trained() -> None:
     players = Generator(4, condition_dim=3, size=8, width=4), Discriminator(condition_dim=3, size=8, width=4)
     fit_gan(*players, loader, GANConfig(steps=2), condition=lambda b: embed(F.one_hot(b.label, 2).float()))
     assert embed.weight.grad is None
+
+
+def test_players_that_fuse_caption_and_sound_train_by_the_matching_aware_loss() -> None:
+    fields = {"caption": torch.randn(32, 4), "sound": torch.randn(32, 4), "there": torch.rand(32, 2) < 0.7}
+    loader = Loader(Batch(image=torch.rand(32, 3, 8, 8) * 2 - 1, **fields), 8)
+    players = (
+        Generator(8, condition_dim=4, channels=3, size=8, width=4),
+        MatchingDiscriminator(condition_dim=4, channels=3, size=8, width=4),
+    )
+    players = [Fused(Mean([4, 4], 4), player) for player in players]
+    before = copy.deepcopy(players)
+    config = GANConfig(steps=3, loss=MATCHING_AWARE, penalties=(R1(0.5, every=2),))
+    fit_gan(*players, loader, config, condition=lambda b: (b.caption, b.sound, b.there))
+    for player, was in zip(players, before, strict=True):
+        assert not equal(player.fusion, was.fusion)
+        assert not equal(player.player, was.player)
+
+
+class Colourist(nn.Module):
+    """A generator without noise, or a judge: it takes several conditions."""
+
+    def __init__(self, out_dim: int, inputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, out_dim)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.layer(torch.cat([x.float() for x in inputs], dim=1))
+
+
+@pytest.mark.parametrize("noise", [0, 4])
+def test_several_conditions_follow_the_noise_and_the_sample(noise: int) -> None:
+    """A sketch, a caption and a mask that tells which of them counts; with noise and without."""
+    sketch, caption, mask = torch.randn(64, 2), torch.randn(64, 3), torch.rand(64, 2) < 0.5
+    loader = Loader(Batch(image=torch.randn(64, 2), sketch=sketch, caption=caption, mask=mask), 16)
+    generator, discriminator, seen = Colourist(2, noise + 7), Colourist(1, 9), []
+    if noise:
+        generator.latent_dim = noise
+    for player in (generator, discriminator):
+        player.register_forward_pre_hook(lambda _, inputs: seen.append([x.shape[1] for x in inputs]))
+    config = GANConfig(steps=2, penalties=(R1(1.0),))
+    fit_gan(generator, discriminator, loader, config, condition=lambda b: (b.sketch, b.caption, b.mask))
+    assert seen[:3] == [[noise, 2, 3, 2] if noise else [2, 3, 2], [2, 2, 3, 2], [2, 2, 3, 2]]
+
+
+def test_a_generator_learns_a_distance_to_the_picture_of_the_same_sketch() -> None:
+    seed_everything(0)
+    sketch = torch.randn(256, 2)
+    loader = Loader(Batch(image=2 * sketch, sketch=sketch), 32)
+    generator, discriminator = Colourist(2, 2), Colourist(1, 4)
+    config = GANConfig(steps=300, lr=2e-2, generator_penalties=(L1(50.0),), ema=0.9)
+    options = {
+        "condition": lambda b: b.sketch,
+        "augment": lambda x: x + torch.randn_like(x),
+    }
+    history = fit_gan(generator, discriminator, loader, config, **options)
+    torch.testing.assert_close(history.ema(sketch), 2 * sketch, rtol=0, atol=0.2)
+
+
+def test_a_loss_may_be_a_value_with_parameters_of_its_own() -> None:
+    def towards(target: float, *, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        return (fake_logits - target).square().mean()
+
+    named = GAN_LOSSES["least_squares"]
+    own = GANLoss(named.discriminator, lambda **logits: 0.5 * towards(1.0, **logits))
+    by_value, by_name = (fit_gan(*toys(), points(), GANConfig(steps=5, loss=loss)) for loss in (own, "least_squares"))
+    torch.testing.assert_close(by_value.generator_loss, by_name.generator_loss)
+    other = GANLoss(named.discriminator, partial(towards, 5.0))
+    assert fit_gan(*toys(), points(), GANConfig(steps=5, loss=other)).generator_loss[0] > by_name.generator_loss[0]
+
+
+def test_optimisers_and_schedules_is_passed_as_values() -> None:
+    """The rates of both players go down a cosine; the average and the penalty by functions of the step."""
+    rates, asked, steps = [], [], 8
+
+    def rmsprop(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        optimizer = torch.optim.RMSprop(parameters, lr=1e-2)
+        optimizer.register_step_pre_hook(lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+        return optimizer
+
+    config = GANConfig(
+        steps=steps,
+        optimizer=rmsprop,
+        optimizer_discriminator=partial(torch.optim.SGD, lr=1e-3),
+        schedule=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps),
+        penalties=(R1(lambda step: asked.append(step) or 1.0, every=2),),
+        ema=cosine(0.0, 0.9, steps),
+    )
+    fit_gan(*toys(), points(), config)
+    assert rates == pytest.approx([cosine(1e-2, 0.0, steps)(step) for step in range(steps)])
+    assert asked == [0, 2, 4, 6]
+    assert config.ema_at(0) == 0.0
+    assert config.ema_at(10**6) == pytest.approx(0.9)
+
+
+def test_a_scheduled_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    options = {
+        "optimizer": torch.optim.AdamW,
+        "schedule": partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-2, total_steps=12),
+        "penalties": (R1(cosine(1.0, 0.1, 12), every=2),),
+    }
+    straight, broken, resumed = toys(), toys(), toys(seed=9)
+    seed_everything(4)
+    fit_gan(*straight, points(), GANConfig(steps=12, **options))
+    seed_everything(4)
+    fit_gan(*broken, points(), GANConfig(steps=5, **options), folder=tmp_path)
+    fit_gan(*resumed, points(), GANConfig(steps=12, **options), folder=tmp_path, resume=True)
+    assert all(equal(a, b) for a, b in zip(straight, resumed, strict=True))
+    with pytest.raises(ValueError, match=r"^optimizer is None, but the run in .* was begun with AdamW\.$"):
+        fit_gan(*toys(), points(), GANConfig(steps=12, **options | {"optimizer": None}), folder=tmp_path, resume=True)
 
 
 def test_trains_networks_for_clips() -> None:
@@ -353,7 +504,10 @@ def test_players_and_data_that_cannot_train_are_refused() -> None:
     for players, name in (((ema, discriminator), "generator"), ((generator, nn.Identity()), "discriminator")):
         with pytest.raises(ValueError, match=rf"^{name}: found no parameter that needs a gradient; expected"):
             fit_gan(*players, points(), GANConfig(steps=1))
-    with pytest.raises(ValueError, match=r"^generator: found no latent_dim; expected the length of its noise"):
+    with pytest.raises(
+        ValueError,
+        match=r"^generator: found no latent_dim; expected .*, or a condition",
+    ):
         fit_gan(nn.Linear(3, 2), discriminator, points(), GANConfig(steps=1))
     for data, found in (
         (torch.zeros(20, 2, dtype=torch.uint8), r"samples of torch\.uint8"),
@@ -382,8 +536,11 @@ def test_a_run_that_is_stopped_leaves_the_discriminator_able_to_learn() -> None:
     assert not equal(before, discriminator)
 
 
+PENALISED = [{"penalties": (R1(1.0, every=2),)}, {"penalties": (GradientPenalty(1.0),), "n_critic": 2}]
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the tracer
-@pytest.mark.parametrize("options", [{"r1": 1.0, "penalty_every": 2}, {"gp": 1.0, "n_critic": 2}], ids=str)
+@pytest.mark.parametrize("options", PENALISED, ids=str)
 def test_compiled_networks_take_the_same_steps(monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
     """As on a GPU, but for the code that is generated: what is traced, and where penalties go round it."""
     plain, fast = painters(), painters()
@@ -391,7 +548,7 @@ def test_compiled_networks_take_the_same_steps(monkeypatch: pytest.MonkeyPatch, 
     expected = fit_gan(*plain, sketches(), GANConfig(steps=4, **options))
     compiles = partial(torch.compile, backend="aot_eager")
     nothing = torch.autocast("cpu", enabled=False)
-    monkeypatch.setattr(training.gan, "_for_device", lambda g, d, *_: (compiles(g), compiles(d), nothing))
+    monkeypatch.setattr(training.gan, "accelerated", lambda *both, steps: [Fast(x, compiles(x), nothing) for x in both])
     seed_everything(5)
     found = fit_gan(*fast, sketches(), GANConfig(steps=4, **options))
     torch.testing.assert_close(found.discriminator_loss, expected.discriminator_loss, rtol=1e-4, atol=1e-5)
@@ -439,7 +596,7 @@ def test_a_generator_that_explodes_is_named() -> None:
 
 @pytest.mark.parametrize("stop", [1, 7, 20])
 def test_resumed_training_ends_in_the_same_bits(tmp_path: Path, stop: int) -> None:
-    options = {"loss": "wasserstein", "gp": 10.0, "n_critic": 2, "checkpoint_every": 10}
+    options = {"loss": "wasserstein", "penalties": (GradientPenalty(10.0),), "n_critic": 2, "checkpoint_every": 10}
 
     def watch(step: int, generator: nn.Module, _: nn.Module) -> Tensor:
         return generator(torch.ones(1, 3))
@@ -472,7 +629,7 @@ def sketches() -> Loader:
     return Loader(torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 1, BATCH, seed=1)
 
 
-@pytest.mark.parametrize("options", [{}, {"r1": 1.0, "penalty_every": 2}, {"gp": 1.0}], ids=str)
+@pytest.mark.parametrize("options", [{}, *PENALISED], ids=str)
 def test_pictures_take_the_steps_of_the_plain_loop_but_for_rounding(options: dict) -> None:
     config = GANConfig(steps=20, **options)
     plain, fitted = ([network.double() for network in painters()] for _ in range(2))
@@ -490,12 +647,12 @@ def test_pictures_take_the_steps_of_the_plain_loop_but_for_rounding(options: dic
 
 
 def test_networks_for_pictures_come_back_laid_out_as_they_went_and_resume_to_the_same_bits(tmp_path: Path) -> None:
-    config = GANConfig(steps=9, r1=1.0)
+    config = GANConfig(steps=9, penalties=(R1(1.0),))
     straight, broken, resumed = painters(), painters(), painters(seed=9)
     seed_everything(5)
     expected = fit_gan(*straight, sketches(), config)
     seed_everything(5)
-    fit_gan(*broken, sketches(), GANConfig(steps=4, r1=1.0), folder=tmp_path)
+    fit_gan(*broken, sketches(), GANConfig(steps=4, penalties=(R1(1.0),)), folder=tmp_path)
     history = fit_gan(*resumed, sketches(), config, folder=tmp_path, resume=True)
     assert all(equal(a, b) for a, b in zip((*straight, expected.ema), (*resumed, history.ema), strict=True))
     weights = [weight for network in (*resumed, history.ema) for weight in network.parameters()]
@@ -509,7 +666,7 @@ def test_a_run_goes_on_where_weights_are_laid_out_otherwise(monkeypatch: pytest.
     expected = fit_gan(*straight, sketches(), config)
     seed_everything(5)
     with monkeypatch.context() as patch:
-        patch.setattr(training.gan, "_lay_out", lambda models, memory_format: None)
+        patch.setattr(training.acceleration, "lay_out", lambda *networks, memory_format: None)
         fit_gan(*broken, sketches(), GANConfig(steps=4, lr=1e-2), folder=tmp_path)
     history = fit_gan(*resumed, sketches(), config, folder=tmp_path, resume=True)
     torch.testing.assert_close(history.discriminator_loss, expected.discriminator_loss, rtol=1e-4, atol=1e-5)
@@ -574,22 +731,30 @@ def test_a_finished_run_is_not_trained_further(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"loss": "vanilla"}, r"loss is 'vanilla'; expected one of minimax, non_saturating"),
+        ({"loss": "vanilla"}, r"loss is 'vanilla'; expected a GANLoss, or one of minimax, non_saturating"),
         ({"steps": 0}, r"steps is 0; expected at least 1"),
         ({"n_critic": 0}, r"n_critic is 0"),
-        ({"penalty_every": -1}, r"penalty_every is -1"),
         ({"lr": -1e-3}, r"lr is -0.001; expected 0 or more"),
         ({"lr_discriminator": -1e-3}, r"lr_discriminator is -0.001; expected 0 or more"),
-        ({"r1": float("nan")}, r"r1 is nan; expected 0 or more"),
         ({"betas": (0.5, 1)}, r"betas is \(0.5, 1\); expected two decays, each from 0 to below 1"),
         ({"betas": (0.5,)}, r"betas is \(0.5,\); expected two decays"),
         ({"ema": 1.5}, r"ema is 1.5; expected a decay from 0 to below 1"),
-        ({"clip": 0.0}, r"clip is 0.0; expected a limit above 0, or None"),
+        ({"weight_clip": 0.0}, r"weight_clip is 0.0; expected a limit above 0, or None"),
     ],
 )
 def test_a_bad_configuration_is_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GANConfig(**{"steps": 10} | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"weight": float("nan")}, r"^weight is nan; expected 0 or more"), ({"weight": 1.0, "every": 0}, r"^every is 0")],
+)
+@pytest.mark.parametrize("kind", [R1, R2, GradientPenalty])
+def test_a_bad_penalty_is_refused(kind: type, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**options)
 
 
 def test_decays_may_be_whole_numbers() -> None:
@@ -604,7 +769,10 @@ def test_a_run_goes_on_whatever_its_decays_stand_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: its number formats and layout")
-@pytest.mark.parametrize("options", [{"r1": 1.0, "loss": "relativistic", "r2": 1.0}, {"gp": 10.0, "n_critic": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [*PENALISED, {"penalties": (R1(1.0), R2(1.0)), "loss": "relativistic"}],
+)
 def test_on_a_gpu_the_losses_stay_near_those_of_the_cpu(options: dict) -> None:
     pictures = torch.rand(256, 3, 16, 16) * 2 - 1
     losses = {}
@@ -668,6 +836,50 @@ def test_fit_takes_exactly_the_steps_of_the_plain_loop(options: dict) -> None:
             torch.testing.assert_close(value, fitted.state_dict()[name])
     else:
         assert equal(plain, fitted)
+
+
+def test_fit_takes_the_steps_of_a_loop_with_another_optimiser_and_a_schedule() -> None:
+    plain, fitted = learner(), learner()
+    adam, one_cycle = torch.optim.AdamW(plain.parameters()), partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-2)
+    schedule, loader = one_cycle(adam, total_steps=40), Loader(examples(), BATCH, seed=1)
+    seed_everything(5)
+    for step in range(40):
+        adam.zero_grad()
+        surprise(plain)(loader.batch(step)).backward()
+        adam.step()
+        schedule.step()
+    seed_everything(5)
+    train(fitted, optimizer=torch.optim.AdamW, schedule=partial(one_cycle, total_steps=40))
+    assert equal(plain, fitted)
+
+
+def test_align_takes_the_steps_of_the_plain_contrastive_loop_and_brings_partners_together() -> None:
+    features, steps = torch.randn(200, 6), 60
+    noisy = features @ torch.randn(6, 5) + 0.1 * torch.randn(200, 5)
+    encoders = []
+    for _ in range(2):
+        seed_everything(0)
+        encoders.append(nn.Sequential(nn.Linear(5, 32), nn.ReLU(), nn.Linear(32, 8)))
+        encoders[-1].out_dim = 8
+    seed_everything(1)
+    project = nn.Linear(6, 8)
+    adam = torch.optim.AdamW([*encoders[0].parameters(), *project.parameters()])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 3e-3, total_steps=steps)
+    loader = Loader(torch.arange(200), 50, seed=4)
+    for step in range(steps):
+        rows = loader.batch(step)
+        adam.zero_grad()
+        contrastive(project(features[rows]), encoders[0](noisy[rows])).backward()
+        adam.step()
+        schedule.step()
+    seed_everything(1)
+    history = align(encoders[1], [noisy], features, steps=steps, batch_size=50, seed=4)
+    assert equal(*encoders)
+    assert history.loss[-5:].mean() < 0.5 * history.loss[0]
+
+
+def test_an_epoch_longer_than_the_run_is_validated_at_its_end() -> None:
+    assert list(train(learner(), steps=5, validation=held_back()).validation_loss) == [5]
 
 
 def test_l2_is_what_adam_calls_weight_decay() -> None:
@@ -855,10 +1067,6 @@ def test_a_validation_loss_that_is_not_a_number_is_named() -> None:
         ({"validate_every": 3}, r"expected validation data with them\.$"),
         ({"validation": examples()}, r"^validation is a Tensor; expected batches, as a Loader or a list gives\.$"),
         ({"validation": []}, r"^validation: found no batches; expected some, the same at each validation\.$"),
-        (
-            {"validation": [examples()], "steps": 5},
-            r"^validate_every is 12 \(None: an epoch\); expected at most steps, 5",
-        ),
     ],
 )
 def test_bad_arguments_of_fit_are_refused(options: dict, said: str) -> None:

@@ -30,7 +30,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mmgan_lib.datasets import download, recorded
+from mmgan_lib.datasets import digit_sources, download
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "_build" / "gpu"
@@ -65,7 +65,7 @@ def mnist(folder: Path) -> None:
     raw = folder / "data" / "mnist" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for train, split in ((True, "train"), (False, "t10k")):
-        images, labels = recorded.mnist(train)
+        images, labels = digit_sources.mnist(train)
         for kind, header, values in (
             ("images-idx3", struct.pack(">4i", 2051, *images.squeeze(1).shape), images),
             ("labels-idx1", struct.pack(">2i", 2049, len(labels)), labels.byte()),
@@ -77,8 +77,8 @@ def fsdd(folder: Path) -> None:
     """Write the recordings of FSDD under the folder that ``MMGAN_DATA`` will name."""
     recordings = folder / "data" / "fsdd" / "recordings"
     recordings.mkdir(parents=True)
-    read = partial(recorded.read_wavs, expected=recorded.FSDD_SHA256)
-    for name, wav in download.obtain(read, local="fsdd/recordings", url=recorded.FSDD_URL).items():
+    read = partial(digit_sources.read_wavs, expected=digit_sources.FSDD_SHA256)
+    for name, wav in download.obtain(read, local="fsdd/recordings", url=digit_sources.FSDD_URL).items():
         (recordings / name).write_bytes(wav)
 
 

@@ -14,48 +14,14 @@ from mmgan_lib import checkpoint, runtime
 from mmgan_lib.datasets import HELD_OUT_PAIRS, Batch, Loader, Shapes
 from mmgan_lib.encoders import AudioEncoder, Encoder, LogMel, TextEncoder, Vocabulary, evaluating, pretrained_resnet
 from mmgan_lib.fusion import FUSIONS, modality_dropout
-from mmgan_lib.gan import Discriminator, Generator
-from mmgan_lib.losses import GAN_LOSSES, GANLoss, contrastive
+from mmgan_lib.gan import Fused, Generator, MatchingDiscriminator
+from mmgan_lib.losses import MATCHING_AWARE
 from mmgan_lib.metrics import caption_accuracy
-from mmgan_lib.training import GANConfig, fit_gan
+from mmgan_lib.training import GANConfig, align, fit_gan
 
 EVERYTHING, ALL_BUT_COLOUR = ("shape", "colour", "size", "place"), ("shape", "size", "place")
 DIM = 64  # of every condition
-
-
-class MatchingDiscriminator(Discriminator):
-    """Judges each picture with its own condition, (0, B), and with its neighbour's, (1, B)."""
-
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """Maps pictures (B, C, H, W) and conditions (B, D) to logits (2, B)."""
-        features = self.features(image)
-        logit = self.head(features).squeeze(1)
-        asked = self.projection(condition)
-        return torch.stack([logit + (c * features).sum(dim=1) for c in (asked, asked.roll(1, dims=0))])
-
-
-def matching_discriminator(*, real: Tensor, fake: Tensor) -> Tensor:
-    """The hinge loss, with half of the fakes real pictures under a wrong caption (after Reed et al., 2016)."""
-    return F.relu(1 - real[0]).mean() + 0.5 * F.relu(1 + fake[0]).mean() + 0.5 * F.relu(1 + real[1]).mean()
-
-
-def matching_generator(*, real: Tensor | None = None, fake: Tensor) -> Tensor:
-    """Raises the score under the right caption."""
-    return -fake[0].mean()
-
-
-class Fused(nn.Module):
-    """A player that fuses its condition first: the vectors of caption and sound, and which of them are there."""
-
-    def __init__(self, fusion: nn.Module, player: nn.Module) -> None:
-        super().__init__()
-        self.fusion, self.player = fusion, player
-        self.latent_dim = getattr(player, "latent_dim", None)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Whatever the player makes of x (B, ...) and of the condition (B, 2 · DIM + 2) once it is fused."""
-        caption, sound, there = condition.split([DIM, DIM, 2], dim=1)
-        return self.player(x, self.fusion([caption, sound], there.bool()))
+Condition = Callable[[Batch], tuple[Tensor, ...]]
 
 
 def scenes(seed: int, split: str = "train") -> dict[str, Shapes]:
@@ -76,24 +42,9 @@ def architecture(captions: Sequence[str]) -> nn.ModuleDict:
 
 
 @torch.no_grad()
-def spectrograms(waves: Tensor) -> Tensor:
+def spectrograms(waveforms: Tensor) -> Tensor:
     """Waves (N, S) as log-mel spectrograms (N, 1, mels, frames)."""
-    return torch.cat([LogMel()(part) for part in waves.split(1000)])
-
-
-def align(encoder: Encoder, inputs: Sequence[Tensor], pictures: Tensor, *, steps: int, seed: int) -> None:
-    """Teach an encoder to bring what it reads near to the features (N, 128) of the picture, by contrast."""
-    project = nn.Linear(pictures.shape[1], encoder.out_dim)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *project.parameters()])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
-    loader = Loader(torch.arange(len(pictures)), batch_size=128, seed=seed)
-    for step in range(steps):
-        rows = loader.batch(step)
-        loss = contrastive(project(pictures[rows]), encoder(*(x[rows] for x in inputs)))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    return torch.cat([LogMel()(part) for part in waveforms.split(1000)])
 
 
 def shapes_encoders(seed: int = 0) -> None:
@@ -104,23 +55,22 @@ def shapes_encoders(seed: int = 0) -> None:
     encoders = architecture(captions)
     with torch.no_grad():
         pictures = pretrained_resnet("Shapes")(train["full"][:].image)
-    align(encoders["text"], encoders["text"].encode_text(captions), pictures.repeat(2, 1), steps=1500, seed=seed)
-    align(encoders["sound"], [spectrograms(train["sound"][:].wave)], pictures, steps=400, seed=seed)
+    tokens = encoders["text"].encode_text(captions)
+    align(encoders["text"], tokens, pictures.repeat(2, 1), steps=1500, seed=seed)
+    align(encoders["sound"], [spectrograms(train["sound"][:].waveform)], pictures, steps=400, seed=seed)
     seconds = time.perf_counter() - start
-    (scene, known), (new_scene, new) = (
-        conditions_of(encoders, split, seed, caption="full") for split in ("train", "test")
-    )
+    known, new = (told(encoders, split, seed, caption="full") for split in ("train", "test"))
     metrics = {}
     for column, name in enumerate(EVERYTHING):
-        classes = scene.attributes[:, column], new_scene.attributes[:, column]
-        metrics[f"{name} by nearest mean, test captions"] = nearest_mean(known[:, :DIM], new[:, :DIM], *classes)
+        classes = known.attributes[:, column], new.attributes[:, column]
+        metrics[f"{name} by nearest mean, test captions"] = nearest_mean(known.caption, new.caption, *classes)
         if name == "colour":
-            metrics["colour by nearest mean, test sounds"] = nearest_mean(known[:, DIM:], new[:, DIM:], *classes)
+            metrics["colour by nearest mean, test sounds"] = nearest_mean(known.sound, new.sound, *classes)
     save("shapes_encoders", encoders, seed=seed, seconds=seconds, metrics=metrics)
 
 
 def nearest_mean(known: Tensor, new: Tensor, classes: Tensor, true: Tensor) -> float:
-    """How often the class whose known vectors have the nearest mean is the true one of a new vector."""
+    """The share of new vectors whose class is that of the nearest mean of known ones."""
     means = torch.stack([known[classes == k].mean(dim=0) for k in range(int(classes.max()) + 1)])
     return round((torch.cdist(new, means).argmin(dim=1) == true).float().mean().item(), 4)
 
@@ -132,67 +82,65 @@ def read(encoder: Encoder, inputs: Sequence[Tensor]) -> Tensor:
         return 2 * F.normalize(torch.cat([encoder(*part) for part in parts]), dim=1)
 
 
-def conditions(split: str, seed: int, *, caption: str) -> tuple[Batch, Tensor]:
-    """What :func:`conditions_of` gives for the encoders that ship."""
+def shipped(split: str, seed: int, *, caption: str) -> Batch:
+    """The same as :func:`told`, by the encoders that ship."""
     train = scenes(seed)
     encoders = architecture(train["full"].text + train["silent"].text)
     checkpoint.load_pretrained("shapes_encoders", encoders)
-    return conditions_of(encoders, split, seed, caption=caption)
+    return told(encoders, split, seed, caption=caption)
 
 
-def conditions_of(encoders: nn.ModuleDict, split: str, seed: int, *, caption: str) -> tuple[Batch, Tensor]:
-    """Pictures of a split, numbered by ``label``, and for each the vectors of its caption and of its sound."""
+def told(encoders: nn.ModuleDict, split: str, seed: int, *, caption: str) -> Batch:
+    """Pictures of a split, and for each the vectors of its caption and of its sound (N, DIM)."""
     data = scenes(seed, split)
     text = read(encoders["text"], encoders["text"].encode_text(data[caption].text))
-    sound = read(encoders["sound"], [spectrograms(data["sound"][:].wave)])
+    sound = read(encoders["sound"], [spectrograms(data["sound"][:].waveform)])
     batch = data["full"][:]
-    pictures = Batch(image=batch.image, attributes=batch.attributes, label=torch.arange(len(text)))
-    return pictures, torch.cat([text, sound], dim=1)
+    return Batch(image=batch.image, attributes=batch.attributes, caption=text, sound=sound)
 
 
 def paint(
     name: str,
-    players: Callable[[], tuple[nn.Module, nn.Module]],
+    players: Callable[[], Sequence[nn.Module]],
     *,
     caption: str,
-    condition: Callable[[Tensor], Tensor],
-    shown: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]],
+    condition: Condition,
+    shown: Mapping[str, tuple[str, Condition]],
     steps: int,
     seed: int,
 ) -> None:
     """Train a generator, and measure it on splits: ``shown`` maps the name of a measurement to split and condition."""
-    GAN_LOSSES["matching"] = GANLoss(matching_discriminator, matching_generator)
     device = runtime.device()
-    train, vectors = conditions("train", seed, caption=caption)
-    vectors = vectors.to(device)
+    loader = Loader(shipped("train", seed, caption=caption), batch_size=32, seed=seed, device=device)
     runtime.seed_everything(seed)
     generator, discriminator = (player.to(device) for player in players())
-    loader = Loader(train, batch_size=32, seed=seed, device=device)
-    config = GANConfig(steps=steps, loss="matching", lr=1e-3, betas=(0.0, 0.99))
-    history = fit_gan(generator, discriminator, loader, config, condition=lambda batch: condition(vectors[batch.label]))
+    config = GANConfig(steps=steps, loss=MATCHING_AWARE, lr=1e-3, betas=(0.0, 0.99))
+    history = fit_gan(generator, discriminator, loader, config, condition=condition)
 
     metrics = {}
     for measured, (split, condition_of) in shown.items():
-        asked, told = conditions(split, seed, caption=caption)
-        given = condition_of(told).to(device)
-        noise = torch.randn(len(given), generator.latent_dim, device=device)
+        asked = shipped(split, seed, caption=caption)
+        given = [x.to(device) for x in condition_of(asked)]
+        noise = torch.randn(len(asked), generator.latent_dim, device=device)
         with torch.no_grad():
-            parts = zip(noise.split(500), given.split(500), strict=True)
-            drawn = torch.cat([history.ema(z, c) for z, c in parts])
+            parts = zip(*(x.split(500) for x in (noise, *given)), strict=True)
+            drawn = torch.cat([history.ema(*part) for part in parts])
         right = caption_accuracy(drawn=drawn, asked=asked.attributes)
         metrics |= {f"{attribute}, {measured}": round(score.value, 4) for attribute, score in right.items()}
     save(name, history.ema, seed=seed, seconds=history.seconds, metrics=metrics)
 
 
+def players() -> tuple[nn.Module, nn.Module]:
+    """A generator and a discriminator of pictures, told by a vector (B, DIM)."""
+    options = {"condition_dim": DIM, "channels": 3, "width": 24}
+    return Generator(32, **options), MatchingDiscriminator(**options)
+
+
 def text_to_image(seed: int = 0) -> None:
     """Full captions to pictures."""
 
-    def players() -> tuple[nn.Module, nn.Module]:
-        generator = Generator(32, condition_dim=DIM, channels=3, width=24)
-        return generator, MatchingDiscriminator(condition_dim=DIM, channels=3, width=24)
-
-    def caption(vectors: Tensor) -> Tensor:
-        return vectors[:, :DIM]
+    def caption(batch: Batch) -> tuple[Tensor]:
+        return (batch.caption,)
 
     shown = {"test captions": ("test", caption), "held-out pairs": ("held_out", caption)}
     paint("text_to_image", players, caption="full", condition=caption, shown=shown, steps=8000, seed=seed)
@@ -201,17 +149,15 @@ def text_to_image(seed: int = 0) -> None:
 def text_sound_to_image(seed: int = 0) -> None:
     """Captions silent about the colour, and sounds that tell it, to pictures; either may be missing."""
 
-    def players() -> tuple[nn.Module, nn.Module]:
-        generator = Generator(32, condition_dim=DIM, channels=3, width=24)
-        discriminator = MatchingDiscriminator(condition_dim=DIM, channels=3, width=24)
-        return tuple(Fused(FUSIONS["gated"]([DIM, DIM], DIM), player) for player in (generator, discriminator))
+    def fused() -> list[nn.Module]:
+        return [Fused(FUSIONS["gated"]([DIM, DIM], DIM), player) for player in players()]
 
-    def known(*there: bool) -> Callable[[Tensor], Tensor]:
-        return lambda vectors: torch.cat([vectors, torch.tensor([there]).expand(len(vectors), 2)], dim=1)
+    def known(*there: bool) -> Condition:
+        return lambda batch: (batch.caption, batch.sound, torch.tensor([there]).expand(len(batch), 2))
 
-    def dropped(vectors: Tensor) -> Tensor:
-        there = torch.ones(len(vectors), 2, dtype=torch.bool, device=vectors.device)
-        return torch.cat([vectors, modality_dropout(there, 0.2)], dim=1)
+    def dropped(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        there = torch.ones(len(batch), 2, dtype=torch.bool, device=batch.device)
+        return batch.caption, batch.sound, modality_dropout(there, 0.2)
 
     shown = {
         "caption and sound": ("test", known(True, True)),
@@ -219,7 +165,7 @@ def text_sound_to_image(seed: int = 0) -> None:
         "caption alone": ("test", known(True, False)),
         "sound alone": ("test", known(False, True)),
     }
-    paint("text_sound_to_image", players, caption="silent", condition=dropped, shown=shown, steps=8000, seed=seed)
+    paint("text_sound_to_image", fused, caption="silent", condition=dropped, shown=shown, steps=8000, seed=seed)
 
 
 def save(name: str, module: nn.Module, *, seed: int, seconds: float, metrics: Mapping[str, float]) -> None:

@@ -19,8 +19,8 @@ from numpy.random import Generator, default_rng
 from scipy.interpolate import CubicSpline
 from scipy.signal import butter, fftconvolve, lfilter, sosfilt, sosfiltfilt
 
+from mmgan_lib.datasets.digit_sources import SAMPLE_RATE
 from mmgan_lib.datasets.digits import WORDS
-from mmgan_lib.datasets.recorded import SAMPLE_RATE
 
 FOLDER = Path(__file__).parent.parent / "mmgan_lib" / "data"
 SEED, TAKES = 0, 40

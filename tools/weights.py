@@ -4,7 +4,7 @@ Each recipe writes ``mmgan_lib/weights/NAME.safetensors`` and an entry in the ma
 """
 
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from mmgan_lib.datasets.shapes import TELLS
 from mmgan_lib.encoders import ImageEncoder, evaluating
 from mmgan_lib.gan import Discriminator, Generator
 from mmgan_lib.metrics.captions import AttributeClassifier
-from mmgan_lib.training import GANConfig, fit_gan
+from mmgan_lib.training import GANConfig, fit, fit_gan
 from tools import painters
 
 ROOT = Path(__file__).parent.parent
@@ -32,12 +32,7 @@ def digit_judge(device: torch.device) -> nn.Module:
     """A classifier of MNIST digits, trained on real pictures for two epochs."""
     loader = Loader(SpokenDigits(train=True).pictures(), batch_size=128, device=device)
     judge = nn.Sequential(Discriminator(width=32).features, nn.Linear(128 * 4 * 4, 10)).to(device)
-    optimizer = torch.optim.Adam(judge.parameters(), lr=1e-3)
-    for step in range(2 * len(loader)):
-        batch = loader.batch(step)
-        optimizer.zero_grad()
-        F.cross_entropy(judge(batch.image), batch.label).backward()
-        optimizer.step()
+    fit(judge, loader, loss=lambda batch: F.cross_entropy(judge(batch.image), batch.label), steps=2 * len(loader))
     return judge.eval()
 
 
@@ -83,26 +78,19 @@ def learn_attributes(classifier: nn.Module, *, seed: int, n: int, steps: int) ->
     shapes, test = Shapes(n, seed=seed, tells=tells), Shapes(5000, split="test", seed=seed, tells=tells)
     sizes = [len(shapes.vocabularies[name]) for name in shapes.attribute_names]
     loader = Loader(shapes, batch_size=64, seed=seed, device=device)
-    optimizer = torch.optim.AdamW(classifier.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
 
-    start = time.perf_counter()
-    for step in range(steps):
-        batch = loader.batch(step)
+    def loss(batch: Batch) -> torch.Tensor:
         logits = classifier(batch.image).split(sizes, dim=1)
-        loss = sum(F.cross_entropy(part, truth) for part, truth in zip(logits, batch.attributes.T, strict=True))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    seconds = time.perf_counter() - start
+        return sum(F.cross_entropy(part, truth) for part, truth in zip(logits, batch.attributes.T, strict=True))
 
+    one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=3e-3, total_steps=steps)
+    history = fit(classifier, loader, loss=loss, steps=steps, optimizer=torch.optim.AdamW, schedule=one_cycle)
     with evaluating(classifier):
         logits = torch.cat([classifier(part.to(device)).cpu() for part in test[:].image.split(500)]).split(sizes, dim=1)
     read = torch.stack([part.argmax(dim=1) for part in logits], dim=1)
     accuracy = (read == test.attributes).float().mean(dim=0).tolist()
     named = zip(test.attribute_names, accuracy, strict=True)
-    return seconds, {f"{name} of test pictures": round(value, 4) for name, value in named}
+    return history.seconds, {f"{name} of test pictures": round(value, 4) for name, value in named}
 
 
 def shapes_resnet(seed: int = 0) -> None:

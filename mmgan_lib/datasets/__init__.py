@@ -1,6 +1,7 @@
 """Paired data, made or loaded: what it is (`Batch`), where it comes from, and the order it is drawn in (`Loader`)."""
 
 from mmgan_lib.datasets.batch import Batch
+from mmgan_lib.datasets.digit_sources import Recordings
 from mmgan_lib.datasets.digits import SpokenDigits
 from mmgan_lib.datasets.download import DataUnavailable
 from mmgan_lib.datasets.emoji import Emoji
@@ -8,7 +9,6 @@ from mmgan_lib.datasets.folder import CaptionedImageFolder
 from mmgan_lib.datasets.interaction import Information, Interaction, information, interaction_data
 from mmgan_lib.datasets.loader import Loader
 from mmgan_lib.datasets.preprocess import Preprocess
-from mmgan_lib.datasets.recorded import Recordings
 from mmgan_lib.datasets.shapes import HELD_OUT_PAIRS, Shapes
 from mmgan_lib.datasets.toy import GaussianMixture, gaussian_grid, gaussian_ring
 

@@ -1,9 +1,9 @@
-"""What every model, loop and metric of the book is fed with: some samples, each told in several modalities."""
+"""A batch: some samples, each told in several modalities. Models, loops and metrics are fed with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -11,13 +11,14 @@ from torch import Tensor
 Index = int | slice | Sequence[int] | Tensor
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
-    """Samples in one or more modalities; a field that a data set does not have is None.
+    """Samples in one or more modalities, each a field of any name.
 
-    Every field has the same B samples along its first axis. A modality that only *some* samples lack is told by
-    `present`, never by a magic value. Raises ValueError if the fields differ in length, none is given, or one, but for
-    `text`, is no tensor.
+    Every field has the same B samples along its first axis: a tensor, or a sequence of B strings. The names below have
+    a meaning in this library, and are None in a batch that lacks them; a name of your own is a field like these. A
+    modality that only *some* samples lack is told by `present`, never by a magic value.
+
+    Raises ValueError if the fields differ in length, none is given, or one is neither a tensor nor strings.
 
     >>> batch = Batch(image=torch.zeros(3, 1, 32, 32), label=torch.tensor([7, 0, 1]), text=("seven", "zero", "one"))
     >>> batch
@@ -26,12 +27,14 @@ class Batch:
     ('one', 'seven')
     >>> len(batch[:2]), len(batch[1])
     (2, 1)
+    >>> batch.replace(label=None, depth=torch.ones(3, 32, 32))
+    Batch of 3: image (1, 32, 32), text, depth (32, 32)
     """
 
     image: Tensor | None = None  #: (B, C, H, W) float32 in [-1, 1]
     tokens: Tensor | None = None  #: (B, T) int64
     token_mask: Tensor | None = None  #: (B, T) bool, True where there is a token
-    wave: Tensor | None = None  #: (B, S) float32 in [-1, 1], one channel
+    waveform: Tensor | None = None  #: (B, S) float32 in [-1, 1], one channel
     audio: Tensor | None = None  #: (B, 1, mels, frames) float32, log-mel
     label: Tensor | None = None  #: (B,) int64
     text: tuple[str, ...] | None = None  #: B strings
@@ -39,28 +42,25 @@ class Batch:
     attributes: Tensor | None = None  #: (B, A) int64, the true value of each attribute
     present: Tensor | None = None  #: (B, M) bool, True where sample b has modality m
 
-    def __post_init__(self) -> None:
-        if isinstance(self.text, str):
-            raise ValueError(f"text: found {self.text!r}; expected a sequence of strings, one for each sample.")
-        for name, value in self._given().items():
-            if name != "text" and not isinstance(value, Tensor):
-                raise ValueError(f"{name}: found a {type(value).__name__}; expected a tensor, as by torch.as_tensor.")
-        lengths = {name: len(value) for name, value in self._given().items()}
+    def __init__(self, **fields: Tensor | Sequence[str] | None) -> None:
+        given = {name: _field(name, value) for name, value in fields.items() if value is not None}
+        lengths = {name: len(value) for name, value in given.items()}
         if len(set(lengths.values())) != 1:
             found = ", ".join(f"{name} has {length}" for name, length in lengths.items()) or "no field"
             raise ValueError(f"The fields of a Batch must hold the same number of samples, found {found}.")
+        vars(self).update(given)
 
-    def _given(self) -> dict[str, Tensor | tuple[str, ...]]:
-        return {name: value for name, value in vars(self).items() if value is not None}
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"This batch has no {name}; it has {', '.join(vars(self))}.")
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self._given().items() if isinstance(value, Tensor)}
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"A Batch stays as it is; batch.replace({name}=…) gives a changed copy.")
 
     def __len__(self) -> int:
-        return len(next(iter(self._given().values())))
+        return len(next(iter(vars(self).values())))
 
     def __repr__(self) -> str:
-        shown = (f"{k} {tuple(v.shape[1:])}" if isinstance(v, Tensor) else k for k, v in self._given().items())
+        shown = (f"{k} {tuple(v.shape[1:])}" if isinstance(v, Tensor) else k for k, v in vars(self).items())
         return f"Batch of {len(self)}: {', '.join(shown)}"
 
     def __getitem__(self, index: Index) -> Batch:
@@ -74,16 +74,23 @@ class Batch:
                 index = self._chosen(index)
             elif len(index) == 0:
                 index = index.long()  # of an empty list PyTorch makes floating point
-        return replace(self, **{name: _take(value, index) for name, value in self._given().items()})
+        return Batch(**{name: _take(value, index) for name, value in vars(self).items()})
 
     def _chosen(self, mask: Tensor) -> Tensor:
         if mask.shape != (len(self),):
             raise IndexError(f"A mask over {len(self)} samples has shape ({len(self)},), found {tuple(mask.shape)}.")
         return mask.nonzero().squeeze(1)
 
+    def replace(self, **changes: Tensor | Sequence[str] | None) -> Batch:
+        """The same batch but for these fields; None takes one away."""
+        return Batch(**vars(self) | changes)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
     @property
     def device(self) -> torch.device:
-        """Where the tensors are; the CPU for a batch of text alone."""
+        """The device of the tensors; the CPU for a batch of text alone."""
         return next((value.device for value in self._tensors().values()), torch.device("cpu"))
 
     @property
@@ -97,7 +104,16 @@ class Batch:
         if all(tensor.device == device for tensor in tensors.values()):
             return self
         to_gpu = device.type == "cuda"  # towards the CPU an asynchronous copy could be read too early
-        return replace(self, **{name: value.to(device, non_blocking=to_gpu) for name, value in tensors.items()})
+        return self.replace(**{name: value.to(device, non_blocking=to_gpu) for name, value in tensors.items()})
+
+
+def _field(name: str, value: Any) -> Tensor | tuple[str, ...]:
+    """The value of a field as it is kept, a sequence of strings as a tuple."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
+        return tuple(value)
+    raise ValueError(f"{name}: found a {type(value).__name__}; expected a tensor, or a list of strings.")
 
 
 def _take(value: Tensor | tuple[str, ...], index: slice | Tensor) -> Tensor | tuple[str, ...]:

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from mmgan_lib import runtime
 from mmgan_lib.datasets.batch import Batch, Index
+from mmgan_lib.datasets.digit_sources import Recordings, fsdd, mnist
 from mmgan_lib.datasets.download import DataUnavailable
-from mmgan_lib.datasets.recorded import Recordings, fsdd, mnist
 from mmgan_lib.datasets.synthetic import synthetic_speech
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -29,7 +29,7 @@ class SpokenDigits:
     synthetic speech that ships with this library. Sounds are cut or padded with silence to one second. Each picture
     has a recording of its digit from its own split.
 
-    ``digits[index]`` is a :class:`Batch` of ``image`` (B, 1, 32, 32), ``wave`` (B, 8000), one second at 8 kHz,
+    ``digits[index]`` is a :class:`Batch` of ``image`` (B, 1, 32, 32), ``waveform`` (B, 8000), one second at 8 kHz,
     ``label`` (B,) and ``text``, the number words. A batch is put together when it is asked for: the sounds of all
     60,000 pictures at once would take 2 GB. Nothing is read or downloaded for the sounds before one is asked for.
 
@@ -38,8 +38,8 @@ class SpokenDigits:
         n: how many pictures are kept; None for all, in their order.
         seed: draws which pictures are kept, and which recording each has.
         root: a data folder with ``mnist/MNIST/raw/*-ubyte``, ``fsdd/recordings/*.wav`` or both; None for the one that
-            ``MMGAN_DATA`` names. Where to look for what it does not hold: :func:`~mmgan_lib.datasets.recorded.mnist`
-            and :func:`~mmgan_lib.datasets.recorded.fsdd`.
+            ``MMGAN_DATA`` names. Where to look for what it does not hold:
+            :func:`~mmgan_lib.datasets.digit_sources.mnist` and :func:`~mmgan_lib.datasets.digit_sources.fsdd`.
         voices: ``"people"``, ``"synthetic"``, or None for people where their recordings can be had. Whether they can be
             downloaded is tried once in a process.
 
@@ -126,8 +126,10 @@ class SpokenDigits:
     def __getitem__(self, index: Index) -> Batch:
         at = torch.arange(len(self))[index].reshape(-1)
         label = self.label[at]
-        wave = self.recordings.waveforms[self.pairing[at]] / 2**15
-        return Batch(image=self.image[at], wave=wave, label=label, text=tuple(WORDS[digit] for digit in label.tolist()))
+        waveform = self.recordings.waveforms[self.pairing[at]] / 2**15
+        return Batch(
+            image=self.image[at], waveform=waveform, label=label, text=tuple(WORDS[digit] for digit in label.tolist())
+        )
 
     def pictures(self) -> Batch:
         """All pictures with their labels and nothing else; no sound is read for it."""

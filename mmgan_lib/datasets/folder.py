@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmgan_lib.checks import SURROGATE
 from mmgan_lib.datasets.batch import Batch, Index
-from mmgan_lib.datasets.metadata import METADATA, SURROGATE, Row, metadata_rows, problem_of_file, refuse
-from mmgan_lib.datasets.preprocess import RATES, Preprocess, image_extensions, read_image, read_wave
+from mmgan_lib.datasets.metadata import METADATA, Row, metadata_rows, problem_of_file, refuse
+from mmgan_lib.datasets.preprocess import RATES, Preprocess, image_extensions, read_image, read_waveform
 
 SPLITS = {"train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"}
 LITTER = {"thumbs.db", "desktop.ini"} | {
@@ -33,8 +34,8 @@ class CaptionedImageFolder:
     ``test/metadata.jsonl``) give one: ``CaptionedImageFolder(root / "train")``.
 
     ``folder[index]`` is a :class:`Batch` of ``image`` (B, 3, size, size), ``text``, ``label`` (B,) where there are
-    class folders, and ``wave`` (B, S) where there are sounds, cut or padded with silence to ``seconds``. If some
-    samples have no sound, ``present`` (B, 3) tells which of image, text and wave each has. Files are read anew each
+    class folders, and ``waveform`` (B, S) where there are sounds, cut or padded with silence to ``seconds``. If some
+    samples have no sound, ``present`` (B, 3) tells which of image, text and waveform each has. Files are read anew each
     time: give a large folder to ``Loader(folder, …, workers=2)``, and a small one that needs no augmentation, read
     once into memory, to ``Loader(folder[:], …)``.
 
@@ -45,8 +46,8 @@ class CaptionedImageFolder:
         root: the folder.
         preprocess: how a picture becomes a tensor; None for :class:`Preprocess` as it comes.
         max_caption: the longest caption allowed, in characters.
-        sample_rate: of ``wave``, in Hz.
-        seconds: the length of ``wave``, S = seconds · sample_rate samples.
+        sample_rate: of ``waveform``, in Hz.
+        seconds: the length of ``waveform``, S = seconds · sample_rate samples.
 
     Attributes:
         rows: where each sample is and what is said of it.
@@ -100,7 +101,7 @@ class CaptionedImageFolder:
             image=self._images(at),
             text=tuple(row.text for row in rows),
             label=torch.tensor([row.label for row in rows], dtype=torch.int64) if self.classes else None,
-            wave=self._waves(rows) if self._any_sound else None,
+            waveform=self._waveforms(rows) if self._any_sound else None,
             present=have if self._any_sound and not self._all_sound else None,
         )
 
@@ -137,13 +138,13 @@ class CaptionedImageFolder:
                 images[k] = self.preprocess(image, train=True)
         return images
 
-    def _waves(self, rows: list[Row]) -> Tensor:
-        waves = torch.zeros(len(rows), round(self.seconds * self.sample_rate))
+    def _waveforms(self, rows: list[Row]) -> Tensor:
+        waveforms = torch.zeros(len(rows), round(self.seconds * self.sample_rate))
         for k, row in enumerate(rows):
             if row.audio is not None:
-                wave = read_wave(row.audio, sample_rate=self.sample_rate, seconds=self.seconds)
-                waves[k, : len(wave)] = wave
-        return waves
+                waveform = read_waveform(row.audio, sample_rate=self.sample_rate, seconds=self.seconds)
+                waveforms[k, : len(waveform)] = waveform
+        return waveforms
 
 
 def _class_rows(root: Path) -> tuple[list[Row], tuple[str, ...]]:

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mmgan_lib.checks import SURROGATE
+
 METADATA = ("metadata.csv", "metadata.jsonl")
 COLUMNS = ("file_name", "text", "audio")
-SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair: no letter, and nothing that UTF-8 can hold
 
 
 class Row(NamedTuple):

@@ -165,7 +165,7 @@ def _rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def read_wave(path: Path, *, sample_rate: int, seconds: float) -> Tensor:
+def read_waveform(path: Path, *, sample_rate: int, seconds: float) -> Tensor:
     """Reads at most ``seconds`` of a sound, (S,) float32 in [-1, 1] at ``sample_rate`` Hz.
 
     Channels are averaged. Another rate is resampled by a polyphase filter, so that frequencies above half of
@@ -190,5 +190,5 @@ def read_wave(path: Path, *, sample_rate: int, seconds: float) -> Tensor:
         raise ValueError(f"{path} holds no sound: it has 0 samples.")
     if not np.isfinite(heard).all():
         raise ValueError(f"{path} holds samples that are infinite or not a number.")
-    wave = resample_poly(heard.mean(axis=1), sample_rate, rate)[: round(seconds * sample_rate)]
-    return torch.from_numpy(wave).clamp(-1, 1)
+    waveform = resample_poly(heard.mean(axis=1), sample_rate, rate)[: round(seconds * sample_rate)]
+    return torch.from_numpy(waveform).clamp(-1, 1)

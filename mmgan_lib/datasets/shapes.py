@@ -40,7 +40,7 @@ TELLS = {"image": tuple(VOCABULARIES), "text": tuple(VOCABULARIES), "audio": ("s
 class Shapes:
     """Pictures of one shape each, with a caption and a sound, drawn from a seed; needs no download and has no end.
 
-    ``shapes[index]`` is a ``Batch`` of ``image`` (B, 3, size, size), ``text``, ``wave`` (B, 4000), half a second at
+    ``shapes[index]`` is a ``Batch`` of ``image`` (B, 3, size, size), ``text``, ``waveform`` (B, 4000), half a second at
     8 kHz, and the truth: ``attributes`` (B, A) int64, column a being ``attribute_names[a]`` and its numbers the places
     in ``vocabularies[name]``. ``shapes[:]`` is all of it at once. Every combination of attributes is equally likely.
 
@@ -74,7 +74,7 @@ class Shapes:
 
     >>> shapes = Shapes(1000)
     >>> shapes[:8]
-    Batch of 8: image (3, 32, 32), wave (4000,), text, attributes (4,)
+    Batch of 8: image (3, 32, 32), waveform (4000,), text, attributes (4,)
     >>> values = zip(shapes.attribute_names, shapes.attributes[0], strict=True)
     >>> [shapes.vocabularies[name][value] for name, value in values]
     ['star', 'blue', 'small', 'bottom right']
@@ -113,7 +113,7 @@ class Shapes:
         at = torch.arange(self.n)[index].reshape(-1)
         return Batch(
             image=self.pixels[at] / 127.5 - 1 if "image" in self.tells else None,
-            wave=self.sounds[at] / 32768 if "audio" in self.tells else None,
+            waveform=self.sounds[at] / 32768 if "audio" in self.tells else None,
             text=tuple(self.text[i] for i in at.tolist()) if "text" in self.tells else None,
             clip=self.clips[at] / 127.5 - 1 if self.frames else None,
             attributes=self.attributes[at],

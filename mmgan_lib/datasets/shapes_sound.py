@@ -63,8 +63,8 @@ def synthesise(draws: Tensor, noise: Tensor, steps: Mapping[str, Tensor]) -> Ten
     envelope = (20 * beat).clamp(max=1) * (1 - beat).square()
 
     level = torch.tensor(LEVELS)[loudness] * (0.94 + 0.12 * swell)
-    wave = level * envelope * tone + 0.005 * hiss * noise
-    return (wave * 32767).round().short()
+    waveform = level * envelope * tone + 0.005 * hiss * noise
+    return (waveform * 32767).round().short()
 
 
 def _read(timbre: Tensor, entry: Tensor) -> Tensor:

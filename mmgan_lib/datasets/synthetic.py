@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmgan_lib.datasets.recorded import SAMPLE_RATE, Recordings
+from mmgan_lib.datasets.digit_sources import SAMPLE_RATE, Recordings
 
 VOICES = Path(__file__).parent.parent / "data" / "voices.flac"  # with its index, voices.json, beside it
 

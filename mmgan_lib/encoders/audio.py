@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.encoders.base import Encoder, check_range, check_shape
+from mmgan_lib.checks import check_range, check_shape
+from mmgan_lib.encoders.base import Encoder
 
 FLOOR = -80.0  # dB
 
 
 class LogMel(nn.Module):
-    r"""The log-mel spectrogram of a wave: how loud each band of pitches is at each moment, in decibels.
+    r"""The log-mel spectrogram of a waveform: how loud each band of pitches is at each moment, in decibels.
 
     The power of the short-time Fourier transform, gathered by triangular filters :math:`w_m(f)` that are evenly spaced
     in pitch as the ear hears it, on Slaney's mel scale (Auditory Toolbox, 1998): linear below 1 kHz, logarithmic above.
@@ -21,7 +22,7 @@ class LogMel(nn.Module):
     where :math:`h` is the Hann window.
 
     Args:
-        sample_rate: of the wave, in Hz; nothing in a wave tells it, so a wrong one gives wrong pitches without notice.
+        sample_rate: of the waveform, in Hz; nothing in it tells this, so a wrong one gives wrong pitches without notice.
         mels: number of bands, from 0 Hz to half the sample rate.
         window: samples that one spectrum looks at.
         hop: samples from one spectrum to the next.
@@ -36,16 +37,16 @@ class LogMel(nn.Module):
         self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)  # (window / 2 + 1, mels)
         self.register_buffer("window", torch.hann_window(window), persistent=False)
 
-    def forward(self, wave: Tensor) -> Tensor:
-        """Maps waves (B, S) in [-1, 1] to spectrograms (B, 1, mels, 1 + S // hop) in dB; before and after is silence.
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Maps waveforms (B, S) in [-1, 1] to spectrograms (B, 1, mels, 1 + S // hop) in dB, with silence at both ends.
 
         Raises:
-            ValueError: Not waves of one channel, or values outside [-1, 1], such as NaN or 16-bit integers.
+            ValueError: Not waveforms of one channel, or values outside [-1, 1], such as NaN or 16-bit integers.
         """
-        check_shape("wave", wave, "B", "S")
-        check_range("wave", wave, 1.0, "floating point in [-1, 1]")
-        wave, size = wave.to(self.window), len(self.window)
-        spectrum = torch.stft(wave, size, self.hop, window=self.window, pad_mode="constant", return_complex=True)
+        check_shape("waveform", waveform, "B", "S")
+        check_range("waveform", waveform, 1.0, "floating point in [-1, 1]")
+        waveform, size = waveform.to(self.window), len(self.window)
+        spectrum = torch.stft(waveform, size, self.hop, window=self.window, pad_mode="constant", return_complex=True)
         power = (2 / self.window.sum() * spectrum.abs()).square()  # (B, frequencies, frames)
         mel = self.filters.T @ power
         return 10 * mel.clamp(min=10 ** (FLOOR / 10)).log10().unsqueeze(1)

@@ -27,7 +27,7 @@ def cached_features(
 
     Args:
         encoder: maps some of the inputs to vectors (B, D).
-        inputs: pictures (N, C, H, W), waves (N, S), or N texts.
+        inputs: pictures (N, C, H, W), waveforms (N, S), or N texts.
         folder: holds the files; None for the user's cache.
         batch_size: inputs that the encoder is given at once.
 

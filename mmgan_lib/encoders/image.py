@@ -5,7 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.encoders.base import Encoder, check_range, check_shape
+from mmgan_lib.checks import check_range, check_shape
+from mmgan_lib.encoders.base import Encoder
 
 STANDARDISED = 10.0  # standardised and noisy pictures stay below, pictures that nobody scaled (0 to 255) do not
 

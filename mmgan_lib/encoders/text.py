@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.encoders.base import Encoder, check_texts
+from mmgan_lib.checks import check_texts
+from mmgan_lib.encoders.base import Encoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.encoders.base import check_shape
+from mmgan_lib.checks import check_shape
 
 
 class Fusion(nn.Module, ABC):

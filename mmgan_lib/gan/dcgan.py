@@ -1,11 +1,28 @@
 """The networks of DCGAN (Radford et al., 2016), with a condition."""
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_counts, check_floating, doublings
+from mmgan_lib.checks import check_condition, check_counts, check_floating
+from mmgan_lib.gan.projection import ProjectionHead
+
+
+def doublings(size: int) -> int:
+    """The number of times that a side of 4 pixels doubles to reach ``size``.
+
+    Raises:
+        ValueError: no such number.
+
+    >>> doublings(32)
+    3
+    """
+    steps = int(math.log2(size / 4)) if size >= 8 else 0
+    if size != 4 * 2**steps or steps == 0:
+        raise ValueError(f"size is {size}; expected 8, 16, 32, 64 or another 4 × a power of two.")
+    return steps
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -99,8 +116,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     r"""The convolutional discriminator of DCGAN, with a projection head for the condition (Miyato & Koyama, 2018).
 
-    Strided convolutions halve the side down to a 4×4 map :math:`h(x)`; a fully connected head gives the logit, to
-    which the condition adds how well it matches the picture:
+    Strided convolutions halve the side down to a 4×4 map :math:`h(x)`, which the :class:`ProjectionHead` judges:
 
     .. math:: D(x, c) = w^\top h(x) + b + \langle V c, h(x) \rangle
 
@@ -133,8 +149,7 @@ class Discriminator(nn.Module):
             layers += [norm(after)] if normed else []
             layers += [nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Linear(widths[-1] * 4 * 4, 1)
-        self.projection = nn.Linear(condition_dim, widths[-1] * 4 * 4, bias=False) if condition_dim else None
+        self.head = ProjectionHead(widths[-1] * 4 * 4, condition_dim)
         if norm is not None:
             self.apply(_draw_weights)
 
@@ -146,8 +161,4 @@ class Discriminator(nn.Module):
         """
         check_floating("image", image, "B", *self.image_shape)
         check_condition(condition, len(image), self.condition_dim)
-        features = self.features(image)
-        logit = self.head(features).squeeze(1)
-        if self.projection is None:
-            return logit
-        return logit + (self.projection(condition) * features).sum(dim=1)
+        return self.head(self.features(image), condition)

@@ -5,8 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_counts, check_floating
+from mmgan_lib.checks import check_condition, check_counts, check_floating
 from mmgan_lib.gan.dcgan import UpBlock
+from mmgan_lib.gan.projection import ProjectionHead
 
 
 class ImageToImageGenerator(nn.Module):
@@ -86,8 +87,7 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(2 * width, 2 * width, kernel_size=3, padding=1),
             nn.LeakyReLU(0.2),
         )
-        self.head = nn.Conv2d(2 * width, 1, kernel_size=1)
-        self.projection = nn.Linear(condition_dim, 2 * width, bias=False) if condition_dim else None
+        self.head = ProjectionHead(2 * width, condition_dim)
 
     def forward(self, image: Tensor, source: Tensor, condition: Tensor | None = None) -> Tensor:
         """Maps pictures (B, channels, H, W), sources (B, in_channels, H, W) and the condition to logits (B, H/4, W/4).
@@ -99,10 +99,7 @@ class PatchDiscriminator(nn.Module):
         check_floating("image", image, len(source), self.channels, *source.shape[2:])
         check_condition(condition, len(source), self.condition_dim)
         features = self.features(torch.cat([image, source], dim=1))
-        logits = self.head(features).squeeze(1)
-        if self.projection is None:
-            return logits
-        return logits + torch.einsum("bk,bkij->bij", self.projection(condition), features)
+        return self.head(features.movedim(1, -1), condition)
 
 
 def _check_source(source: Tensor, channels: int, halvings: int) -> None:

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.gan.checks import check_condition, check_counts, check_floating, doublings
+from mmgan_lib.checks import check_condition, check_counts, check_floating
+from mmgan_lib.gan.dcgan import doublings
 
 GROUP = 16  # channels that a 3×3 convolution looks at together
 

@@ -3,11 +3,11 @@
 from mmgan_lib.metrics.captions import caption_accuracy, read_attributes
 from mmgan_lib.metrics.card import EvaluationCard, evaluation_card
 from mmgan_lib.metrics.classification import ClassificationReport, classification_report
+from mmgan_lib.metrics.classifier_scores import classification_accuracy_score, inception_score, r_precision
 from mmgan_lib.metrics.distance import KernelDistance, frechet_distance, kernel_distance
 from mmgan_lib.metrics.features import image_features, pretrained_inception, quantise
-from mmgan_lib.metrics.intervals import binomial_interval, mean_interval
-from mmgan_lib.metrics.judged import classification_accuracy_score, inception_score, r_precision
-from mmgan_lib.metrics.manifold import (
+from mmgan_lib.metrics.modes import ModeCoverage, mode_coverage, nearest_mode
+from mmgan_lib.metrics.nearest_neighbours import (
     DensityCoverage,
     PrecisionRecall,
     density_coverage,
@@ -15,8 +15,8 @@ from mmgan_lib.metrics.manifold import (
     pairwise_diversity,
     precision_recall,
 )
-from mmgan_lib.metrics.modes import ModeCoverage, mode_coverage, nearest_mode
 from mmgan_lib.metrics.score import Features, Score, bootstrap
+from mmgan_lib.statistics import binomial_interval, mean_interval
 
 __all__ = [
     "ClassificationReport",

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mmgan_lib.checkpoint import load_pretrained
+from mmgan_lib.checks import check_shape
 from mmgan_lib.datasets.shapes import VOCABULARIES
 from mmgan_lib.encoders import ImageEncoder, evaluating
-from mmgan_lib.encoders.base import check_shape
 from mmgan_lib.metrics.features import quantise
-from mmgan_lib.metrics.intervals import binomial_interval
 from mmgan_lib.metrics.score import Score
+from mmgan_lib.statistics import binomial_interval
 
 CLASSIFIER = "attribute classifier of Shapes"
 VALUES = [len(values) for values in VOCABULARIES.values()]  # how many each attribute has

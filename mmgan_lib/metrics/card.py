@@ -10,7 +10,7 @@ import torch
 
 from mmgan_lib import runtime
 from mmgan_lib.metrics.distance import frechet_distance, kernel_distance
-from mmgan_lib.metrics.manifold import density_coverage, memorisation, pairwise_diversity, precision_recall
+from mmgan_lib.metrics.nearest_neighbours import density_coverage, memorisation, pairwise_diversity, precision_recall
 from mmgan_lib.metrics.score import Features, Score
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from mmgan_lib.checks import check_range, check_shape
 from mmgan_lib.encoders import FrozenImageNetwork, evaluating
-from mmgan_lib.encoders.base import check_range, check_shape
 from mmgan_lib.encoders.pretrained.image import torchvision_weights
 from mmgan_lib.metrics.score import Features
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmgan_lib.encoders.base import check_shape
+from mmgan_lib.checks import check_shape
 
 
 @dataclass(frozen=True)

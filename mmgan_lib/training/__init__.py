@@ -4,9 +4,24 @@ Both are short enough to read and complete enough to trust: they stop when a los
 be killed at any moment and go on to the same result, and they never make a GPU wait just to show how it is going.
 """
 
-from mmgan_lib.training.config import GANConfig
-from mmgan_lib.training.gan import GANHistory, fit_gan
-from mmgan_lib.training.run import DivergedError
+from mmgan_lib.training.alignment import align
+from mmgan_lib.training.config import GANConfig, cosine
+from mmgan_lib.training.gan import fit_gan
+from mmgan_lib.training.gan_state import GANHistory
+from mmgan_lib.training.state import DivergedError
+from mmgan_lib.training.step import discriminator_loss, generator_loss, optimizer_step
 from mmgan_lib.training.supervised import History, fit
 
-__all__ = ["DivergedError", "GANConfig", "GANHistory", "History", "fit", "fit_gan"]
+__all__ = [
+    "DivergedError",
+    "GANConfig",
+    "GANHistory",
+    "History",
+    "align",
+    "cosine",
+    "discriminator_loss",
+    "fit",
+    "fit_gan",
+    "generator_loss",
+    "optimizer_step",
+]

@@ -1,26 +1,42 @@
-"""What a run of two networks that play against each other does."""
+"""The settings of a run of fit_gan."""
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mmgan_lib.losses import GAN_LOSSES
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mmgan_lib.checks import check_counts, check_not_negative
+from mmgan_lib.losses import GAN_LOSSES, GANLoss, Penalty
+
+OptimizerOf = Callable[[list[nn.Parameter]], Optimizer]
 
 
 @dataclass(frozen=True)
 class GANConfig:
-    """What a run of :func:`mmgan_lib.training.fit_gan` does.
+    """The settings of a run of :func:`mmgan_lib.training.fit_gan`.
 
     Args:
         steps: generator steps.
-        loss: a key of :data:`mmgan_lib.losses.GAN_LOSSES`.
+        loss: a :class:`mmgan_lib.losses.GANLoss`, or its name in :data:`mmgan_lib.losses.GAN_LOSSES`.
         lr: learning rate of both Adam optimisers.
         lr_discriminator: learning rate of the discriminator's, where it differs.
         betas: Adam's decay rates of the two moments.
+        optimizer: makes an optimiser of a player's parameters, in place of that Adam, such as
+            ``partial(torch.optim.RMSprop, lr=5e-5)``.
+        optimizer_discriminator: the discriminator's, where it differs.
+        schedule: makes the learning-rate schedule of either optimiser, which goes on with every generator step, such
+            as ``partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=steps)``.
         n_critic: discriminator steps for each generator step.
-        gp, r1, r2: weights of the penalties in :mod:`mmgan_lib.losses`; 0 leaves a penalty out.
-        penalty_every: compute the penalties at every k-th step only, k times as strong (lazy regularisation,
-            Karras et al., 2020).
-        clip: after each discriminator step clip its weights to [-clip, clip]; None for no clipping.
-        ema: decay of the running average of the generator's weights (Karras et al., 2018).
+        penalties: of the discriminator, such as ``(R1(0.5, every=8),)``; see :mod:`mmgan_lib.losses`.
+        generator_penalties: of the generator, each called as ``penalty(real=, fake=)`` on samples before augmentation,
+            such as :class:`mmgan_lib.losses.L1`.
+        weight_clip: after each discriminator step clip its weights to ± this; None for no clipping.
+        ema: decay of the running average of the generator's weights (Karras et al., 2018), or a function of the step
+            that gives it; early on it is lower, (1 + step) / (10 + step).
         checkpoint_every: steps between checkpoints, where :func:`mmgan_lib.training.fit_gan` is given a folder.
 
     Raises:
@@ -28,31 +44,54 @@ class GANConfig:
     """
 
     steps: int
-    loss: str = "non_saturating"
+    loss: GANLoss | str = "non_saturating"
     lr: float = 2e-4
     lr_discriminator: float | None = None
     betas: tuple[float, float] = (0.5, 0.999)
+    optimizer: OptimizerOf | None = None
+    optimizer_discriminator: OptimizerOf | None = None
+    schedule: Callable[[Optimizer], LRScheduler] | None = None
     n_critic: int = 1
-    gp: float = 0.0
-    r1: float = 0.0
-    r2: float = 0.0
-    penalty_every: int = 1
-    clip: float | None = None
-    ema: float = 0.999
+    penalties: Sequence[Penalty] = ()
+    generator_penalties: Sequence[Callable[..., Tensor]] = ()
+    weight_clip: float | None = None
+    ema: float | Callable[[int], float] = 0.999
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        if self.loss not in GAN_LOSSES:
-            raise ValueError(f"loss is {self.loss!r}; expected one of {', '.join(GAN_LOSSES)}.")
-        for name in ("steps", "n_critic", "penalty_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1.")
-        for name in ("lr", "lr_discriminator", "gp", "r1", "r2"):
-            if (value := getattr(self, name)) is not None and not value >= 0:
-                raise ValueError(f"{name} is {value}; expected 0 or more.")
+        if isinstance(self.loss, str) and self.loss not in GAN_LOSSES:
+            raise ValueError(f"loss is {self.loss!r}; expected a GANLoss, or one of {', '.join(GAN_LOSSES)}.")
+        check_counts(steps=self.steps, n_critic=self.n_critic, checkpoint_every=self.checkpoint_every)
+        check_not_negative(lr=self.lr, lr_discriminator=self.lr_discriminator)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas is {self.betas}; expected two decays, each from 0 to below 1.")
-        if not 0 <= self.ema < 1:
+        if not callable(self.ema) and not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; expected a decay from 0 to below 1.")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; expected a limit above 0, or None.")
+        if self.weight_clip is not None and not self.weight_clip > 0:
+            raise ValueError(f"weight_clip is {self.weight_clip}; expected a limit above 0, or None.")
+
+    @property
+    def game(self) -> GANLoss:
+        """The loss, by whatever it was named."""
+        return GAN_LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+
+    def ema_at(self, step: int) -> float:
+        """The decay of the running average at a step."""
+        return min(self.ema(step) if callable(self.ema) else self.ema, (1 + step) / (10 + step))
+
+    def optimizer_of(self, player: nn.Module, optimizer: OptimizerOf | None, lr: float) -> Optimizer:
+        """An optimiser of a player's parameters; Adam, where none is named."""
+        if optimizer is not None:
+            return optimizer(list(player.parameters()))
+        betas = tuple(map(float, self.betas))  # Adam takes no whole number beside a fraction
+        return torch.optim.Adam(player.parameters(), lr=lr, betas=betas, fused=True)
+
+
+def cosine(start: float, end: float, steps: int) -> Callable[[int], float]:
+    """A schedule that goes from one value to another along half a cosine, as R3GAN anneals (Huang et al., 2024).
+
+    >>> weight = cosine(1.0, 0.1, steps=100)
+    >>> weight(0), round(weight(50), 2), round(weight(200), 2)
+    (1.0, 0.55, 0.1)
+    """
+    return lambda step: end + (start - end) * (1 + math.cos(math.pi * min(1, step / steps))) / 2

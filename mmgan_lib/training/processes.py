@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
-
-from mmgan_lib.datasets import Batch
-from mmgan_lib.training.run import Run
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Samples = TypeVar("Samples", Batch, Tensor)
+    from mmgan_lib.datasets import Batch
+
+Samples = TypeVar("Samples", "Batch", Tensor)
 
 
 class Processes:
@@ -57,16 +58,16 @@ class Processes:
         if self.accelerator:
             self.accelerator.wait_for_everyone()
 
-    def begin(self, run: Run) -> None:
+    def begin(self, models: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> None:
         """Begin with the weights and random numbers of the main process; from then on average gradients."""
         if self.accelerator is None:
             return
         from accelerate.utils import broadcast, synchronize_rng_states
 
-        for model in run.models.values():
+        for model in models:
             broadcast(list(model.state_dict().values()))
-        synchronize_rng_states(["cuda", "torch"] if run.device.type == "cuda" else ["torch"])
-        for optimizer in run.optimizers.values():
+        synchronize_rng_states(["cuda", "torch"] if self.accelerator.device.type == "cuda" else ["torch"])
+        for optimizer in optimizers:
             optimizer.register_step_pre_hook(self._average_gradients)
 
     def _average_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -1,24 +1,26 @@
 """A model that learns from examples."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from mmgan_lib.checks import check_counts, check_not_negative
 from mmgan_lib.datasets import Batch, Loader
 from mmgan_lib.encoders import evaluating
-from mmgan_lib.training.run import CHECK_EVERY, Run, aside, descend, sane
+from mmgan_lib.runtime import preserve_rng_state
+from mmgan_lib.training.config import OptimizerOf
+from mmgan_lib.training.state import Run, ScheduleOf, is_finite
+from mmgan_lib.training.step import optimizer_step
 
 Loss = Callable[[Batch | Tensor], Tensor]
 
 
 @dataclass
 class History:
-    """What a run of :func:`fit` leaves behind.
+    """The result of a run of :func:`fit`.
 
     Attributes:
         loss: (steps,) the loss of each step's batch, penalties left out; shorter if the run was stopped early.
@@ -32,7 +34,7 @@ class History:
 
     @property
     def best_step(self) -> int:
-        """After how many steps the validation loss was lowest, the first if there are several.
+        """The number of steps after which the validation loss was lowest, the first if there are several.
 
         Raises:
             ValueError: there was no validation.
@@ -49,6 +51,8 @@ def fit(
     loss: Loss,
     steps: int,
     lr: float = 1e-3,
+    optimizer: OptimizerOf | None = None,
+    schedule: ScheduleOf | None = None,
     l1: float = 0.0,
     l2: float = 0.0,
     validation: Iterable[Batch | Tensor] | None = None,
@@ -72,12 +76,15 @@ def fit(
         loader: ``loader.batch(i)`` gives the batch of step i.
         loss: maps a batch to a scalar, as in ``lambda batch: F.cross_entropy(model(batch), batch.label)``.
         steps: number of steps at most.
-        lr: learning rate.
+        lr: learning rate of Adam.
+        optimizer: makes an optimiser of the model's parameters, in place of that Adam, such as ``torch.optim.AdamW``.
+        schedule: makes the optimiser's learning-rate schedule, which goes on with every step, such as
+            ``partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=3e-3, total_steps=steps)``.
         l1: :math:`\lambda_1`.
         l2: :math:`\lambda_2`.
         validation: batches held back, such as ``Loader(data, 256, shuffle=False)``; their mean loss, without
             penalties, with the model in eval mode, is taken every ``validate_every`` steps.
-        validate_every: steps between validations; None for an epoch.
+        validate_every: steps between validations; None for an epoch, or for once at the end where that is longer.
         patience: stop after so many validations in a row without a new lowest loss; in the end the model has the
             weights that reached the lowest. None: train to the end, and keep the last weights.
         folder: where to keep checkpoints.
@@ -90,50 +97,43 @@ def fit(
         ValueError: a bad argument, a loss that is no scalar or has no gradient, or ``folder`` holds another run.
         mmgan_lib.checkpoint.CheckpointError: the newest checkpoint is damaged.
     """
-    every = len(loader) if validation is not None and validate_every is None else validate_every
-    _check(steps, l1, l2, validation, every, patience, checkpoint_every)
-    optimizer = _adam(model, lr)
-    settings = {"lr": lr, "l1": l1, "l2": l2, "validate_every": every, "patience": patience}
+    every = validate_every or (min(len(loader), steps) if validation is not None else None)
+    _check(steps, l1, l2, validation, validate_every, patience, checkpoint_every)
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    if not learning:
+        raise ValueError("model: found no parameter that needs a gradient; expected at least one.")
+    adam = optimizer(learning) if optimizer else torch.optim.Adam(learning, lr=lr, fused=True)
+    settings = {"lr": lr, "optimizer": optimizer, "schedule": schedule, "l1": l1, "l2": l2}
+    settings |= {"validate_every": every, "patience": patience}
     settings |= {"batch_size": loader.batch_size, "loader_seed": loader.seed}
     run = Run(
         models={"model": model},
-        optimizers={"adam": optimizer},
+        optimizers={"optimizer": adam},
+        schedule=schedule,
         losses=["loss"],
         steps=steps,
         settings=settings,
         advice="Lower the learning rate, or look for samples that are out of bounds.",
+        notes={"validation": {}, "best": None},
+        folder=folder,
+        resume=resume,
+        checkpoint_every=checkpoint_every,
     )
-    run.notes = {"validation": {}, "best": None}
-    first = run.restore(Path(folder), resume) if folder else 0
-    weights = [weight for weight in model.parameters() if weight.requires_grad and weight.ndim >= 2]
+    weights = [weight for weight in learning if weight.ndim >= 2]
     model.train()
-    done, began = first, time.perf_counter() - run.seconds
-    with tqdm(total=steps, desc="fit", initial=first, leave=False, mininterval=0.5) as bar:
-        while done < steps and not _exhausted(run.notes["validation"], patience):
-            batch_loss = _checked(loss(loader.batch(done).to(run.device)))
-            descend(optimizer, batch_loss + _penalty(weights, l1, l2))
-            run.losses[done, 0] = batch_loss.detach()
-            done += 1
-            bar.update()
-            if validation is not None and done % every == 0:
-                run.check(done)
-                _validate(run, model, loss, validation, done, keep_best=patience is not None)
-            ends = done == steps or _exhausted(run.notes["validation"], patience)
-            run.seconds = time.perf_counter() - began
-            if done % CHECK_EVERY == 0 or done % checkpoint_every == 0 or ends:
-                bar.set_postfix_str(_shown(run.check(done)[0], run.notes["validation"]))
-            if folder and (done % checkpoint_every == 0 or ends):
-                run.save(Path(folder), done)
+    run.stopped = _exhausted(run.notes["validation"], patience)
+    for step in run.loop("fit"):
+        batch_loss = _checked(loss(loader.batch(step).to(run.device)))
+        optimizer_step(adam, batch_loss + _penalty(weights, l1, l2))
+        run.note(batch_loss)
+        if validation is not None and run.done % every == 0:
+            run.check()
+            _validate(run, model, loss, validation, keep_best=patience is not None)
+            run.stopped = _exhausted(run.notes["validation"], patience)
+        run.finish()
     if run.notes["best"] is not None:
         model.load_state_dict(run.notes["best"])
-    return History(run.losses[:done, 0].cpu(), run.notes["validation"], run.seconds)
-
-
-def _adam(model: nn.Module, lr: float) -> torch.optim.Adam:
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not learning:
-        raise ValueError("model: found no parameter that needs a gradient; expected at least one.")
-    return torch.optim.Adam(learning, lr=lr, fused=True)
+    return History(run.losses[: run.done, 0].cpu(), run.notes["validation"], run.seconds)
 
 
 def _checked(loss: Tensor) -> Tensor:
@@ -159,33 +159,28 @@ def _validate(
     model: nn.Module,
     loss: Loss,
     validation: Iterable[Batch | Tensor],
-    done: int,
     *,
     keep_best: bool,
 ) -> None:
-    """Note the loss on the validation data, and the weights if they are the best so far."""
-    with evaluating(model), aside(run.device):
+    """Notes the loss on the validation data, and the weights if they are the best so far."""
+    with evaluating(model), preserve_rng_state(run.device):
         parts = [(len(batch) * loss(batch.to(run.device)), len(batch)) for batch in validation]
     if not parts:
         raise ValueError("validation: found no batches; expected some, the same at each validation.")
     totals, sizes = zip(*parts, strict=True)
     mean = sum(totals) / sum(sizes)
-    if not sane(mean):
-        raise run.diverged("validation loss", mean.item(), done)
+    if not is_finite(mean):
+        raise run.diverged("validation loss", mean.item(), run.done)
     seen = run.notes["validation"]
     if keep_best and mean.item() < min(seen.values(), default=torch.inf):
         run.notes["best"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    seen[done] = mean.item()
+    seen[run.done] = mean.item()
 
 
 def _exhausted(validation: dict[int, float], patience: int | None) -> bool:
-    """Whether the lowest of the losses lies ``patience`` validations back."""
+    """True if the lowest of the losses lies ``patience`` validations back."""
     losses = list(validation.values())
     return patience is not None and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
-
-
-def _shown(loss: float, validation: dict[int, float]) -> str:
-    return f"loss {loss:.3f}" + "".join(f", validation {value:.3f}" for value in list(validation.values())[-1:])
 
 
 def _check(
@@ -198,15 +193,9 @@ def _check(
     checkpoint_every: int,
 ) -> None:
     counts = {"steps": steps, "validate_every": validate_every, "patience": patience}
-    for name, value in (counts | {"checkpoint_every": checkpoint_every}).items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1.")
-    for name, value in (("l1", l1), ("l2", l2)):
-        if not value >= 0:
-            raise ValueError(f"{name} is {value}; expected 0 or more.")
+    check_counts(**counts, checkpoint_every=checkpoint_every)
+    check_not_negative(l1=l1, l2=l2)
     if isinstance(validation, Batch | Tensor):
         raise ValueError(f"validation is a {type(validation).__name__}; expected batches, as a Loader or a list gives.")
     if validation is None and (patience or validate_every):
         raise ValueError("patience and validate_every say how to validate; expected validation data with them.")
-    if validation is not None and validate_every > steps:
-        raise ValueError(f"validate_every is {validate_every} (None: an epoch); expected at most steps, {steps}.")

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgan_lib.checkpoint import load_pretrained
+from mmgan_lib.checks import check_range, check_shape
 from mmgan_lib.datasets.download import DataUnavailable, fetch
-from mmgan_lib.encoders.base import check_range, check_shape
 from mmgan_lib.encoders.image import ImageEncoder, cells
 from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen, check_sha256, packaged_weights
 from mmgan_lib.encoders.pretrained.efficientnet import efficientnet_lite0

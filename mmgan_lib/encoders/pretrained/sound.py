@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.encoders.base import check_range, check_shape
+from mmgan_lib.checks import check_range, check_shape
 from mmgan_lib.encoders.pretrained.base import Frozen, packaged_weights
 
 SPEAKER_PACKAGE = "resemblyzer"
@@ -39,8 +39,8 @@ class FrozenSpeakerEncoder(Frozen):
     so that the inner product of two vectors is the cosine similarity of their voices. The sequence holds the states
     :math:`h_t`, one each 10 ms; its mask leaves out the silence that is added here.
 
-    It was trained on pieces of 1.6 s: a shorter wave is made that long by silence after it. The package does the same,
-    but it also cuts out silence that it finds within, and takes the mean over the pieces of a longer wave, which is
+    It was trained on pieces of 1.6 s: a shorter waveform is made that long by silence after it. The package does this too,
+    but it also cuts out silence that it finds within, and takes the mean over the pieces of a longer waveform, which is
     read here from beginning to end. Made by :func:`pretrained_speaker_encoder`.
     """
 
@@ -53,33 +53,33 @@ class FrozenSpeakerEncoder(Frozen):
         self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)  # (201, MELS)
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
-    def preprocess(self, wave: Tensor) -> Tensor:
-        """Maps waves (B, S) in [-1, 1] to 16 kHz, and makes those louder that are below -30 dB: (B, S · 16,000 / rate).
+    def preprocess(self, waveform: Tensor) -> Tensor:
+        """Maps waveforms (B, S) in [-1, 1] to 16 kHz, (B, S · 16,000 / rate), and turns up those below -30 dB.
 
         Raises:
-            ValueError: Not waves of one channel, or values outside [-1, 1], such as NaN or 16-bit integers.
+            ValueError: Not waveforms of one channel, or values outside [-1, 1], such as NaN or 16-bit integers.
         """
         from scipy.signal import resample_poly
 
-        check_shape("wave", wave, "B", "S")
-        check_range("wave", wave, 1.0, "floating point in [-1, 1]")
+        check_shape("waveform", waveform, "B", "S")
+        check_range("waveform", waveform, 1.0, "floating point in [-1, 1]")
         ratio = Fraction(RATE, self.sample_rate)
-        resampled = resample_poly(wave.cpu().float().numpy(), ratio.numerator, ratio.denominator, axis=1)
-        wave = torch.from_numpy(resampled).to(self.window)
-        loudness = wave.square().mean(dim=1, keepdim=True).sqrt()
-        return wave * (LOUDNESS / loudness.clamp(min=1e-8)).clamp(min=1)
+        resampled = resample_poly(waveform.cpu().float().numpy(), ratio.numerator, ratio.denominator, axis=1)
+        waveform = torch.from_numpy(resampled).to(self.window)
+        loudness = waveform.square().mean(dim=1, keepdim=True).sqrt()
+        return waveform * (LOUDNESS / loudness.clamp(min=1e-8)).clamp(min=1)
 
-    def spectrogram(self, wave: Tensor) -> Tensor:
-        """Maps waves (B, S) of 16 kHz to mel spectrograms (B, 1 + S // 160, 40): power, not decibels.
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """Maps waveforms (B, S) of 16 kHz to mel spectrograms (B, 1 + S // 160, 40): power, not decibels.
 
         The bands are as :class:`~mmgan_lib.encoders.LogMel` has them, but their filters have the same area.
         """
-        spectrum = torch.stft(wave, WINDOW, HOP, window=self.window, pad_mode="constant", return_complex=True)
+        spectrum = torch.stft(waveform, WINDOW, HOP, window=self.window, pad_mode="constant", return_complex=True)
         return (self.filters.T @ spectrum.abs().square()).mT
 
-    def batches(self, wave: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, waveform: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The states of the top layer (B, T, 256), T at least 160, and their mask."""
-        for part in wave.split(self.batch_size):
+        for part in waveform.split(self.batch_size):
             part = self.preprocess(part)
             samples = part.shape[1]
             silence = max(0, FRAMES * HOP - samples)
@@ -89,13 +89,13 @@ class FrozenSpeakerEncoder(Frozen):
             yield states, mask.expand(len(states), -1)
 
     @torch.no_grad()
-    def forward(self, wave: Tensor) -> Tensor:
-        """A unit vector for each of the waves (N, S) in [-1, 1], (N, 256)."""
-        last = torch.cat([states[:, -1] for states, _ in self.batches(wave)])
+    def forward(self, waveform: Tensor) -> Tensor:
+        """A unit vector for each of the waveforms (N, S) in [-1, 1], (N, 256)."""
+        last = torch.cat([states[:, -1] for states, _ in self.batches(waveform)])
         return F.normalize(self.network.linear(last).relu(), dim=1)
 
     def extra_repr(self) -> str:
-        """What it is, where it came from, and how fast the samples of its waves follow each other."""
+        """What it is, where it came from, and how fast the samples of its waveforms follow each other."""
         return f"{super().extra_repr()}, sample_rate={self.sample_rate}"
 
 
@@ -106,8 +106,8 @@ def pretrained_speaker_encoder(*, sample_rate: int = 8000, batch_size: int = 64)
     downloaded once from the package index. Their sha256 is checked.
 
     Args:
-        sample_rate: of the waves that it will be given, in Hz; nothing in a wave tells it.
-        batch_size: waves that the network reads at once.
+        sample_rate: of the waveforms that it will be given, in Hz; nothing in a waveform tells it.
+        batch_size: waveforms that the network reads at once.
 
     Raises:
         DataUnavailable: The package is not installed and cannot be downloaded.

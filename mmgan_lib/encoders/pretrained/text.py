@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmgan_lib.checks import check_texts
 from mmgan_lib.datasets.download import DataUnavailable
-from mmgan_lib.encoders.base import check_texts
 from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen, check_sha256
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmgan_lib.metrics import binomial_interval, mean_interval
+from mmgan_lib.statistics import binomial_interval, mean_interval
 
 
 def covered(n: int, p: float) -> float:

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmgan_lib.datasets import DataUnavailable, recorded
+from mmgan_lib.datasets import DataUnavailable, digit_sources
 from mmgan_lib.datasets.arrays import ArrayUnpickler
-from mmgan_lib.datasets.recorded import MNIST_SHA256, mnist
+from mmgan_lib.datasets.digit_sources import MNIST_SHA256, mnist
 
 SHARED = Path(os.environ.get("MMGAN_DATA") or Path(__file__).parents[2] / "shared/data")
 
@@ -29,7 +29,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / project)
     monkeypatch.setattr("requests.get", no_network)
     yield tmp_path / "mmgan_lib"
-    recorded._packaged_mnist.cache_clear()
+    digit_sources._packaged_mnist.cache_clear()
 
 
 def no_network(*_: object, **__: object) -> None:
@@ -70,14 +70,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Test files with three pictures, which are the pinned ones from now on."""
     data = as_idx(torch.arange(3 * 784).reshape(3, 1, 28, 28).byte(), torch.tensor([4, 5, 6]))
     files = {f"t10k-{name}-ubyte": content for name, content in zip(("images-idx3", "labels-idx1"), data, strict=True)}
-    monkeypatch.setattr(recorded, "MNIST_SHA256", {name: sha256(data).hexdigest() for name, data in files.items()})
+    monkeypatch.setattr(digit_sources, "MNIST_SHA256", {name: sha256(data).hexdigest() for name, data in files.items()})
     return files
 
 
 def test_a_download_in_the_cache_goes_before_the_package(
     nowhere: Path, tiny: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorded, "packaged", no_package)
+    monkeypatch.setattr(digit_sources, "packaged", no_package)
     nowhere.mkdir()
     for name, data in tiny.items():
         (nowhere / f"{name}.gz").write_bytes(gzip.compress(data))
@@ -110,7 +110,7 @@ def test_a_data_folder_with_a_damaged_or_a_missing_file_is_refused_not_passed_ov
 
 
 def test_without_any_source_one_sentence_says_what_to_do(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorded, "packaged", no_package)
+    monkeypatch.setattr(digit_sources, "packaged", no_package)
     with pytest.raises(DataUnavailable) as caught:
         mnist(train=True)
     assert str(caught.value) == (
@@ -124,7 +124,7 @@ def test_a_pickle_that_is_not_the_pinned_one_is_named_and_not_unpickled(
 ) -> None:
     file = tmp_path / "mnist.pkl.gz"
     file.write_bytes(gzip.compress(pickle.dumps(Call(os.mkdir, str(tmp_path / "done")))))
-    monkeypatch.setattr(recorded, "packaged", lambda *_, **__: file)
+    monkeypatch.setattr(digit_sources, "packaged", lambda *_, **__: file)
     with pytest.raises(ValueError, match=rf"^{file}: its content \([\d,]+ bytes\) has sha256 \w+, expected f11bb9e4"):
         mnist(train=True)
     assert not (tmp_path / "done").exists()

@@ -1,8 +1,8 @@
-"""Confidence intervals of a share of tries, and of a mean over seeds."""
+"""Intervals of a share of tries, of a mean over seeds, and for one more value."""
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist, mean, stdev
+from statistics import mean, stdev
 
 
 def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
@@ -23,10 +23,10 @@ def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float,
     """
     if not 0 <= hits <= n or n < 1:
         raise ValueError(f"hits is {hits} and n is {n}; expected 0 ≤ hits ≤ n and at least one try.")
-    z, p = NormalDist().inv_cdf((1 + level) / 2), hits / n
-    half = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    low, high = ((p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
-    return low if hits else 0.0, high if hits < n else 1.0  # which is what they are but for rounding
+    from scipy.stats import binomtest
+
+    low, high = binomtest(hits, n).proportion_ci(level, method="wilson")
+    return float(low), float(high)
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
@@ -47,17 +47,37 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
     >>> mean_interval([2.0, 3.0, 4.0])
     (0.51..., 5.48...)
     """
-    n, centre, s, t = student(values, level)
+    n, centre, s, t = _student(values, level)
     reach = t * s / math.sqrt(n)
     return centre - reach, centre + reach
 
 
-def student(values: Sequence[float], level: float) -> tuple[int, float, float, float]:
-    """The number of values, their mean and standard deviation, and Student's quantile for ``level``.
+def prediction_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    r"""The interval for one more value from the source of these (Hahn & Meeker, *Statistical intervals*, 1991).
+
+    .. math:: \bar v \pm t_{n-1} \, s \sqrt{1 + 1/n}
+
+    with the mean and the standard deviation s of n values taken as normal, and the quantile t of Student's
+    distribution for ``level``. As s counts at least 1% of the mean: a share that came out as 1 every time may be 0.998
+    on another machine.
+
+    Args:
+        values: two or more.
+        level: the probability that a value from the same source falls inside.
 
     Raises:
         ValueError: fewer than two values, or one that is not finite.
+
+    >>> prediction_interval([2.0, 3.0, 4.0], level=0.9)
+    (-0.37..., 6.37...)
     """
+    n, centre, s, t = _student(values, level)
+    reach = t * max(s, 0.01 * abs(centre)) * math.sqrt(1 + 1 / n)
+    return centre - reach, centre + reach
+
+
+def _student(values: Sequence[float], level: float) -> tuple[int, float, float, float]:
+    """The number of values, their mean and standard deviation, and Student's quantile for ``level``."""
     from scipy.stats import t
 
     finite = sum(map(math.isfinite, values))

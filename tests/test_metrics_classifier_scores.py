@@ -174,7 +174,7 @@ def test_labels_that_do_not_fit_are_refused(label: Tensor, said: str) -> None:
 
 
 def test_closed_form_of_drawing_none() -> None:
-    from mmgan_lib.metrics.judged import _chance_to_draw_none
+    from mmgan_lib.metrics.classifier_scores import _chance_to_draw_none
 
     for bad, of, draws in [(0, 10, 3), (2, 10, 3), (7, 10, 3), (8, 10, 3), (10, 10, 1), (100, 9999, 99)]:
         expected = math.comb(of - bad, draws) / math.comb(of, draws)

@@ -11,7 +11,7 @@ from prdc import compute_prdc
 from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from mmgan_lib.metrics import density_coverage, manifold, memorisation, pairwise_diversity, precision_recall
+from mmgan_lib.metrics import density_coverage, memorisation, nearest_neighbours, pairwise_diversity, precision_recall
 
 
 def gaussian(n: int, d: int = 8, *, seed: int = 0) -> Tensor:
@@ -51,8 +51,8 @@ def test_neighbours_do_not_depend_on(change: str, monkeypatch: pytest.MonkeyPatc
     before = values(real, fake, train)
     diversity = pairwise_diversity(fake=fake).value
     if change == "blocks":
-        monkeypatch.setattr(manifold, "BLOCK", 700)
-        monkeypatch.setattr(manifold, "SIDE", 33)
+        monkeypatch.setattr(nearest_neighbours, "BLOCK", 700)
+        monkeypatch.setattr(nearest_neighbours, "SIDE", 33)
     rotation = torch.linalg.qr(gaussian(8, seed=4)).Q
     changed = {
         "blocks": lambda x: x,
