@@ -22,7 +22,7 @@ class LogMel(nn.Module):
     where :math:`h` is the Hann window.
 
     Args:
-        sample_rate: of the waveform, in Hz; nothing in it tells this, so a wrong one gives wrong pitches without notice.
+        sample_rate: of the waveform, in Hz; nothing in it tells this, so a wrong one makes wrong pitches, unnoticed.
         mels: number of bands, from 0 Hz to half the sample rate.
         window: samples that one spectrum looks at.
         hop: samples from one spectrum to the next.

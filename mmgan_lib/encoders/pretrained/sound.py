@@ -39,7 +39,7 @@ class FrozenSpeakerEncoder(Frozen):
     so that the inner product of two vectors is the cosine similarity of their voices. The sequence holds the states
     :math:`h_t`, one each 10 ms; its mask leaves out the silence that is added here.
 
-    It was trained on pieces of 1.6 s: a shorter waveform is made that long by silence after it. The package does this too,
+    It was trained on pieces of 1.6 s: a shorter waveform is made that long by silence after it. So does the package,
     but it also cuts out silence that it finds within, and takes the mean over the pieces of a longer waveform, which is
     read here from beginning to end. Made by :func:`pretrained_speaker_encoder`.
     """
