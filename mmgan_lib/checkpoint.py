@@ -1,4 +1,4 @@
-"""Saves checkpoints that survive a kill at any moment, refuses damaged ones, and loads the weights that ship with us.
+"""Checkpoints that survive a kill at any moment and are refused when damaged, and the weights that ship with us.
 
 A checkpoint is one file, ``step-00000500``: the weights of all models and everything else that training needs
 (optimisers, random numbers, history) as ``torch.save`` writes them, and after it the sha256 of that, 32 bytes.

@@ -1,4 +1,4 @@
-"""What a model looked at, what each modality was worth, where a latent leads, and tests that bad explanations fail.
+"""Explanations of models: attributions, the worth of modalities, latent directions, and tests of explanations.
 
 A model is any function that maps inputs (B, ...) to one number for each sample, (B,): the number to be explained, such
 as ``lambda x: classifier(x)[:, 3]``.
@@ -22,7 +22,7 @@ MOST_PLAYERS = 12  # 4,096 coalitions
 
 
 def saliency(model: Model, x: Tensor) -> Tensor:
-    r"""How much the answer would change with each number of the input (Simonyan et al., 2014).
+    r"""Computes the slope of the answer in each number of the input (Simonyan et al., 2014).
 
     .. math:: s_i = \left| \frac{\partial f(x)}{\partial x_i} \right|
 
@@ -47,7 +47,7 @@ def saliency(model: Model, x: Tensor) -> Tensor:
 
 
 def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, steps: int = 64) -> Tensor:
-    r"""How much each number of the input adds to the answer, beginning from a baseline (Sundararajan et al., 2017).
+    r"""Divides the change of the answer from a baseline among the input's numbers (Sundararajan et al., 2017).
 
     .. math:: a_i = (x_i - x'_i) \int_0^1 \frac{\partial f}{\partial x_i} \bigl(x' + t\,(x - x')\bigr)\, dt
         \;\approx\; \frac{x_i - x'_i}{K} \sum_{k=1}^K
@@ -82,7 +82,7 @@ def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, s
 
 
 def _gradient(model: Model, x: Tensor) -> Tensor:
-    """∂f/∂x for each sample, (B, ...): samples do not meet, so that one sum has all their gradients."""
+    """Computes ∂f/∂x for each sample, (B, ...): samples do not meet, so that one sum has all their gradients."""
     _check_floating(x)
     x = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -111,7 +111,7 @@ def _broadcast(baseline: Tensor | float, x: Tensor) -> Tensor:
 
 
 def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor:
-    r"""What each of a few players, such as modalities, adds to what all reach together (Shapley, 1953).
+    r"""Divides what a few players, such as modalities, reach together among them (Shapley, 1953).
 
     With :math:`v(S)` what a coalition S of the M players reaches,
 
@@ -193,12 +193,12 @@ def attention_weights(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def latent_directions(matrix: Tensor, count: int) -> Tensor:
-    r"""The directions in which a linear map changes most, strongest first: found without any label.
+    r"""Finds the directions in which a linear map changes most, strongest first, without any label.
 
     .. math:: n_k = \operatorname*{arg\,max}_{\lVert n \rVert = 1,\; n \perp n_1, \dots, n_{k-1}} \lVert A n \rVert
 
     the eigenvectors of :math:`A^\top A`. With A the weight of a generator's first layers, one below the other, this is
-    SeFa (Shen & Zhou, 2021): directions in which the picture is changed most. With the centred vectors of many
+    SeFa (Shen & Zhou, 2021): directions in which the image is changed most. With the centred vectors of many
     samples as the rows of A it is principal component analysis, GANSpace (Härkönen et al., 2020): directions in which
     the samples vary most. To walk along one, add multiples of it to the generator's input.
 
@@ -223,7 +223,7 @@ def latent_directions(matrix: Tensor, count: int) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
-    r"""From one vector to another along a great circle: noise on the way is as long as noise is (White, 2016).
+    r"""Interpolates along a great circle: noise on the way is as long as noise is (White, 2016).
 
     .. math:: \frac{\sin((1 - t)\,\omega)}{\sin \omega} \, a + \frac{\sin(t\,\omega)}{\sin \omega} \, b,
         \qquad \omega = \angle(a, b)
@@ -255,7 +255,7 @@ def slerp(start: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
 
 
 def pointing_accuracy(maps: Tensor, *, masks: Tensor) -> float:
-    """The pointing game: how often the highest place of a map lies on the object (Zhang et al., 2018).
+    """Computes the share of maps whose highest place lies on the object: the pointing game (Zhang et al., 2018).
 
     Where several places are equally high, the share of them that lies on the object counts: a map that is the same
     everywhere scores what random pointing would, the mean of ``masks``.
@@ -281,7 +281,7 @@ def pointing_accuracy(maps: Tensor, *, masks: Tensor) -> float:
 
 
 def randomised(model: nn.Module, *, generator: torch.Generator | None = None) -> nn.Module:
-    """A copy that has learned nothing: each of its weight tensors holds the same numbers in random order.
+    """Copies a model with its weights shuffled: each tensor holds the same numbers in random order.
 
     An explanation of what a model learned must look different for this copy (Adebayo et al., 2018); where it does not,
     it shows the input and not the model. Shuffled weights keep the scale of each layer, whatever its kind.

@@ -23,7 +23,7 @@ class GaussianMixture(NamedTuple):
 def gaussian_ring(
     n: int, *, modes: int = 8, radius: float = 1.0, std: float = 0.01, generator: torch.Generator | None = None
 ) -> GaussianMixture:
-    """`n` points around `modes` centres evenly spaced on a circle: centre k is radius·(cos 2πk/modes, sin 2πk/modes).
+    """Draws `n` points around `modes` centres on a circle: centre k is radius·(cos 2πk/modes, sin 2πk/modes).
 
     The defaults are the 2D-ring of VEEGAN (Srivastava et al. 2017, arXiv:1705.07761) with the numbers given in PacGAN
     (Lin et al. 2018, arXiv:1712.04086): 8 modes on the unit circle, standard deviation 0.01. Raises ValueError unless
@@ -43,7 +43,7 @@ def gaussian_ring(
 def gaussian_grid(
     n: int, *, side: int = 5, spacing: float = 2.0, std: float = 0.05, generator: torch.Generator | None = None
 ) -> GaussianMixture:
-    """`n` points around side² centres on a square grid about the origin, `spacing` apart.
+    """Draws `n` points around side² centres on a square grid about the origin, `spacing` apart.
 
     The defaults are the 2D-grid of VEEGAN (arXiv:1705.07761) with the numbers given in PacGAN (arXiv:1712.04086):
     25 modes at (2i - 4, 2j - 4) for i, j in 0…4, standard deviation 0.05. Raises ValueError unless `n` and `side` are
@@ -60,7 +60,7 @@ def gaussian_grid(
 
 
 def _sample(n: int, centres: Tensor, std: float, generator: torch.Generator | None) -> GaussianMixture:
-    """Each point is the centre of a mode drawn uniformly, plus std·ε with ε ~ N(0, I)."""
+    """Draws points: the centre of a mode drawn uniformly, plus std·ε with ε ~ N(0, I)."""
     if n < 1:
         raise ValueError(f"n must be at least 1, found {n}.")
     if not std >= 0:

@@ -1,4 +1,4 @@
-"""Counts the known modes of a distribution that a generator draws, and how evenly it draws them."""
+"""Mode coverage: how many known modes of a distribution a generator draws, and how evenly."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class ModeCoverage:
 
 
 def mode_coverage(mode: Tensor, *, modes: int, good: Tensor | None = None) -> ModeCoverage:
-    """Count modes as PacGAN does (Lin et al., 2018), against a truth in which all modes are equally likely.
+    """Counts modes as PacGAN does (Lin et al., 2018), against a truth in which all modes are equally likely.
 
     More samples find more modes, so compare counts of equally many: 2,500 for mixtures of Gaussians, 26,000 for the
     1,000 modes of stacked MNIST.
@@ -61,7 +61,7 @@ def mode_coverage(mode: Tensor, *, modes: int, good: Tensor | None = None) -> Mo
 
 
 def nearest_mode(fake: Tensor, *, centres: Tensor, std: float) -> tuple[Tensor, Tensor]:
-    """The Gaussian that each sample is nearest to, and whether it lies within three standard deviations of its centre.
+    """Finds each sample's nearest Gaussian, and whether it lies within three standard deviations of its centre.
 
     Args:
         fake: (N, D) samples.

@@ -76,11 +76,11 @@ class GANConfig:
         return GAN_LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
 
     def ema_at(self, step: int) -> float:
-        """The decay of the running average at a step."""
+        """Returns the decay of the running average at a step."""
         return min(self.ema(step) if callable(self.ema) else self.ema, (1 + step) / (10 + step))
 
     def optimizer_of(self, player: nn.Module, optimizer: OptimizerOf | None, lr: float) -> Optimizer:
-        """An optimiser of a player's parameters; Adam, where none is named."""
+        """Makes an optimiser of a player's parameters; Adam, where none is named."""
         if optimizer is not None:
             return optimizer(list(player.parameters()))
         betas = tuple(map(float, self.betas))  # Adam takes no whole number beside a fraction
@@ -88,7 +88,7 @@ class GANConfig:
 
 
 def cosine(start: float, end: float, steps: int) -> Callable[[int], float]:
-    """A schedule that goes from one value to another along half a cosine, as R3GAN anneals (Huang et al., 2024).
+    """Returns a schedule from one value to another along half a cosine, as R3GAN anneals (Huang et al., 2024).
 
     >>> weight = cosine(1.0, 0.1, steps=100)
     >>> weight(0), round(weight(50), 2), round(weight(200), 2)

@@ -1,4 +1,4 @@
-"""Two networks that play against each other."""
+"""The training loop of a GAN: two networks that play against each other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fit_gan(
     resume: bool = False,
     accelerator: Accelerator | None = None,
 ) -> GANHistory:
-    r"""Train a generator and a discriminator against each other (Goodfellow et al., 2014).
+    r"""Trains a generator and a discriminator against each other (Goodfellow et al., 2014).
 
     The noise comes from PyTorch's global random numbers: seed them with
     :func:`mmgan_lib.runtime.seed_everything`.

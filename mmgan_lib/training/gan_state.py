@@ -82,7 +82,7 @@ class GANRun(Run):
         )
 
     def loop(self, name: str) -> Iterator[int]:
-        """The steps that are left, with a look at each that is watched, and at the end."""
+        """Yields the steps that are left, with a look at each that is watched, and at the end."""
         for step in super().loop(name):
             self.look(step)
             yield step
@@ -105,7 +105,7 @@ class GANRun(Run):
         self.finish()
 
     def shown(self, losses: list[float]) -> str:
-        """The newest losses as the progress bar shows them."""
+        """Returns the newest losses as the progress bar shows them."""
         return "D {:.2f}, G {:.2f}, {:.0f} images/s".format(*losses, self.images_per_second)
 
     @property
@@ -114,14 +114,14 @@ class GANRun(Run):
         return self.done * self.images_per_step / self.seconds
 
     def history(self) -> GANHistory:
-        """The result of the run; the networks lie in memory as they came."""
+        """Returns the result of the run; the networks lie in memory as they came."""
         lay_out(*self.models.values(), memory_format=torch.contiguous_format)
         losses = self.losses.cpu().unbind(1)
         return GANHistory(*losses, self.seconds, self.images_per_second, self.notes["watched"], self.ema)
 
 
 def copied(generator: nn.Module) -> nn.Module:
-    """A copy for the running average, in eval mode; a weight that the last forward pass computed is detached.
+    """Copies a generator for the running average, in eval mode and without gradients.
 
     Such a weight hangs in the graph of that pass under ``nn.utils.spectral_norm`` and ``nn.utils.weight_norm``.
     """
@@ -132,7 +132,7 @@ def copied(generator: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, *, decay: float) -> None:
-    """average ← decay · average + (1 - decay) · model for the weights; the buffers are copied.
+    """Updates average ← decay · average + (1 - decay) · model for the weights; the buffers are copied.
 
     >>> average, model = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> update_ema(average, model, decay=0.0)
@@ -145,7 +145,7 @@ def update_ema(average: nn.Module, model: nn.Module, *, decay: float) -> None:
 
 
 def on_cpu(value: Any) -> Any:
-    """A value with its tensors copied to the CPU, where later steps leave them alone."""
+    """Copies a value with its tensors to the CPU, where later steps leave them alone."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):

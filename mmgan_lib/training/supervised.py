@@ -1,4 +1,4 @@
-"""A model that learns from examples."""
+"""The training loop of a model that learns from examples."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def fit(
     checkpoint_every: int = 500,
     resume: bool = False,
 ) -> History:
-    r"""Train a model with Adam (Kingma & Ba, 2015) to lower a loss on batches of examples.
+    r"""Trains a model with Adam (Kingma & Ba, 2015) to lower a loss on batches of examples.
 
     What is minimised is the loss of the batch and two penalties on the weights w of the model,
 
@@ -178,7 +178,7 @@ def _validate(
 
 
 def _exhausted(validation: dict[int, float], patience: int | None) -> bool:
-    """True if the lowest of the losses lies ``patience`` validations back."""
+    """Tests whether the lowest of the losses lies ``patience`` validations back."""
     losses = list(validation.values())
     return patience is not None and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
