@@ -4,7 +4,6 @@ A model is any function that maps inputs (B, ...) to one number for each sample,
 as ``lambda x: classifier(x)[:, 3]``.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.checks import check_shape
+from mmgan_lib.checks import check_counts, check_shape
+from mmgan_lib.encoders.base import detached_copy
 
 Model = Callable[[Tensor], Tensor]
 MOST_PLAYERS = 12  # 4,096 coalitions
@@ -37,8 +37,8 @@ def saliency(model: Model, x: Tensor) -> Tensor:
         (B, ...), as ``x``.
 
     Raises:
-        ValueError: ``x`` is not floating point, or ``model`` does not give one number for each sample that depends on
-            it.
+        ValueError: ``model`` does not give one number for each sample, with a gradient.
+        RuntimeError: ``x`` is not floating point, or the answer does not depend on it.
 
     >>> saliency(lambda x: (x * torch.tensor([3.0, -2.0])).sum(dim=1), torch.zeros(1, 2))
     tensor([[3., 2.]])
@@ -66,15 +66,14 @@ def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, s
         (B, ...), as ``x``; positive where the input spoke for the answer.
 
     Raises:
-        ValueError: another shape, fewer than one step, or what :func:`saliency` refuses.
+        ValueError: fewer than one step, or what :func:`saliency` refuses.
+        RuntimeError: ``baseline`` does not broadcast to the shape of ``x``.
 
     >>> integrated_gradients(lambda x: x[:, 0] * x[:, 1], torch.tensor([[2.0, 3.0]]), baseline=0.0)
     tensor([[3., 3.]])
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; expected at least 1.")
-    _check_floating(x)
-    way = x - _broadcast(baseline, x)
+    check_counts(steps=steps)
+    way = x - torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
     total = torch.zeros_like(x)
     for k in range(steps):
         total += _gradient(model, x - (1 - (k + 0.5) / steps) * way)
@@ -83,7 +82,6 @@ def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, s
 
 def _gradient(model: Model, x: Tensor) -> Tensor:
     """Computes ∂f/∂x for each sample, (B, ...): samples do not meet, so that one sum has all their gradients."""
-    _check_floating(x)
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         answer = model(x)
@@ -91,23 +89,8 @@ def _gradient(model: Model, x: Tensor) -> Tensor:
     if answer.shape != x.shape[:1] or not answer.requires_grad:
         found = f"shape {tuple(answer.shape)}" + ("" if answer.requires_grad else " without a gradient")
         raise ValueError(f"model: found an answer of {found}; expected ({len(x)},), a function of each sample.")
-    (slope,) = torch.autograd.grad(total, x, allow_unused=True)
-    if slope is None:
-        raise ValueError("model: found an answer that does not depend on x; expected a function of each sample.")
+    (slope,) = torch.autograd.grad(total, x)
     return slope
-
-
-def _check_floating(x: Tensor) -> None:
-    if not x.is_floating_point():
-        raise ValueError(f"x is {x.dtype}; expected floating point, which has gradients.")
-
-
-def _broadcast(baseline: Tensor | float, x: Tensor) -> Tensor:
-    baseline = torch.as_tensor(baseline, dtype=x.dtype, device=x.device)
-    try:
-        return baseline.expand_as(x)
-    except RuntimeError:
-        raise ValueError(f"baseline: found {tuple(baseline.shape)}; expected one that fits {tuple(x.shape)}.") from None
 
 
 def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor:
@@ -132,7 +115,7 @@ def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor
         (M, ...), for each player a tensor like those of ``value``.
 
     Raises:
-        ValueError: ``players`` is out of bounds, or ``value`` gives tensors of different shapes.
+        ValueError: ``players`` is out of bounds.
 
     >>> shapley_values(lambda coalition: coalition.all().float(), players=2)  # neither reaches anything alone
     tensor([0.5000, 0.5000])
@@ -142,8 +125,6 @@ def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor
     coalitions = [frozenset(who) for size in range(players + 1) for who in combinations(range(players), size)]
     told = {who: value(torch.tensor([m in who for m in range(players)])) for who in coalitions}
     reached = {who: 1.0 * torch.as_tensor(reach) for who, reach in told.items()}
-    if shapes := {tuple(reach.shape) for reach in reached.values()} - {tuple(reached[frozenset()].shape)}:
-        raise ValueError(f"value: found {tuple(reached[frozenset()].shape)} and {shapes.pop()}; expected one shape.")
     weights = [1 / (players * math.comb(players - 1, size)) for size in range(players)]
     return torch.stack(
         [
@@ -294,7 +275,7 @@ def randomised(model: nn.Module, *, generator: torch.Generator | None = None) ->
     >>> torch.equal(randomised(layer).weight.sort().values, layer.weight.sort().values)
     True
     """
-    copied = copy.deepcopy(model)
+    copied = detached_copy(model)
     with torch.no_grad():
         for weight in copied.parameters():
             order = torch.randperm(weight.numel(), generator=generator).to(weight.device)

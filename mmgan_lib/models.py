@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan_lib.checks import check_tokens
 from mmgan_lib.datasets import Batch
 from mmgan_lib.encoders import Encoder, Vocabulary, evaluating
-from mmgan_lib.encoders.text import BOS, EOS, PAD, UNK, check_tokens
+from mmgan_lib.encoders.text import BOS, EOS, PAD, UNK
 from mmgan_lib.fusion import Fusion, modality_dropout
 
 IGNORED = -100  # the target that cross_entropy leaves out
@@ -35,7 +36,7 @@ class MultimodalModel(nn.Module):
         dropout: probability with which a modality is dropped in training, by :func:`modality_dropout`.
 
     Raises:
-        ValueError: encoders that do not fit the fusion, or a ``dropout`` that is no probability.
+        ValueError: encoders that do not fit the fusion.
     """
 
     def __init__(
@@ -48,8 +49,6 @@ class MultimodalModel(nn.Module):
     ) -> None:
         super().__init__()
         _check_encoders(encoders, fusion)
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1.")
         self.encoders, self.fusion = nn.ModuleDict(encoders), fusion
         self.head = nn.Identity() if head is None else head
         self.dropout = dropout

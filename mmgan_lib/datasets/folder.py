@@ -75,8 +75,6 @@ class CaptionedImageFolder:
             raise FileNotFoundError(f"{root} {found}; expected a folder of images.")
         if sample_rate not in RATES:
             raise ValueError(f"sample_rate is {sample_rate}; expected {RATES.start:,} to {RATES[-1]:,} Hz.")
-        if not seconds * sample_rate >= 1:
-            raise ValueError(f"seconds is {seconds}; expected at least one sample.")
         self.preprocess = preprocess or Preprocess()
         self.sample_rate, self.seconds = sample_rate, seconds
         metadata = [root / name for name in METADATA if (root / name).is_file()]

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmgan_lib.checks import check_counts, check_not_negative
+
 Sources = tuple[int, ...]  # which modalities are looked at together, in increasing order
 Node = tuple[Sources, ...]  # groups of sources none of which contains another: what all of these groups tell
 
@@ -137,14 +139,12 @@ def interaction_data(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, found {kind!r}.")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, found {n}.")
+    check_counts(n=n)
+    check_not_negative(noise=noise)
     if modalities not in (2, 3):
         raise ValueError(f"modalities must be 2 or 3, found {modalities}.")
     if dim < 9:
         raise ValueError(f"dim must be at least 9, one more than the states a modality can have, found {dim}.")
-    if not noise >= 0:
-        raise ValueError(f"noise must be 0 or more, found {noise}.")
     outcomes = KINDS[kind](modalities)
     drawn = outcomes[torch.randint(len(outcomes), (n,), generator=generator)]
     states, label = drawn[:, :-1], drawn[:, -1]

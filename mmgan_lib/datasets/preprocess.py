@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmgan_lib.checks import check_counts
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -55,8 +57,7 @@ class Preprocess:
     augment: Callable[[Image], Image] | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}; expected at least 1 pixel.")
+        check_counts(size=self.size)
         if self.fit not in ("crop", "pad", "stretch"):
             raise ValueError(f"fit is {self.fit!r}; expected crop, pad or stretch.")
         if self.normalise not in STATISTICS:
@@ -66,16 +67,13 @@ class Preprocess:
         """Maps an image in mode RGB to (3, size, size) float32; ``train`` augments it.
 
         Raises:
-            ValueError: the augmentation changes the size, or gives no image of Pillow's.
+            ValueError: the augmentation changes the size.
         """
-        from PIL import Image
         from torchvision.transforms.v2 import functional as transform
 
         image = self._square(image)
         if train and self.augment is not None:
             image = self.augment(image)
-            if not isinstance(image, Image.Image):
-                raise ValueError(f"augment gives {type(image)}; expected a PIL.Image, as it is given.")
             if image.size != (self.size, self.size):
                 found = "×".join(map(str, image.size))
                 raise ValueError(f"augment gives {found} pixels; expected {self.size}×{self.size}.")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmgan_lib.checks import check_counts, check_not_negative
 from mmgan_lib.datasets import captions, shapes_image, shapes_sound
 from mmgan_lib.datasets.batch import Batch, Index
 
@@ -94,7 +95,14 @@ class Shapes:
         frames: int = 0,
         shifts: Collection[str] = (),
     ) -> None:
-        _check_sizes(n=n, split=split, seed=seed, size=size, frames=frames)
+        check_counts(n=n)
+        check_not_negative(seed=seed)
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}.")
+        if size < 16 or size % 4:
+            raise ValueError(f"size is {size}; expected a multiple of 4 from 16 pixels on.")
+        if frames < 0 or frames == 1:
+            raise ValueError(f"frames is {frames}; expected 0, for no clips, or at least 2.")
         if isinstance(shifts, str) or not set(shifts) <= set(SHIFTS):
             raise ValueError(f"shifts is {shifts!r}; expected a collection of some of {', '.join(SHIFTS)}.")
         self.shifts = tuple(shifts)
@@ -233,19 +241,6 @@ def _combinations(vocabularies: Mapping[str, Sequence[str]], held_out: Iterable[
     if not len(drawn):
         raise ValueError(f"held_out leaves no combination of attributes to the split {split!r}; expected at least one.")
     return drawn
-
-
-def _check_sizes(*, n: int, split: str, seed: int, size: int, frames: int) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, found {n}.")
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, found {split!r}.")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, found {seed}.")
-    if size < 16 or size % 4:
-        raise ValueError(f"size must be a multiple of 4 from 16 pixels on, found {size}.")
-    if frames < 0 or frames == 1:
-        raise ValueError(f"frames must be 0, for no clips, or at least 2, found {frames}.")
 
 
 def _checked_tells(tells: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:

@@ -1,5 +1,6 @@
-"""Base class of the encoders, and the masked mean."""
+"""Base class of the encoders, the masked mean, and copies and eval mode of modules."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,3 +59,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before.items():
             part.training = training
+
+
+def detached_copy(module: nn.Module) -> nn.Module:
+    """Copies a module; a weight that its last forward pass computed is copied without the graph of that pass.
+
+    Such a weight, which ``copy.deepcopy`` alone refuses, is there under ``nn.utils.spectral_norm`` and ``weight_norm``.
+    """
+    held = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    computed = {id(value): value.detach().clone() for value in held if not value.is_leaf}
+    return copy.deepcopy(module, computed)

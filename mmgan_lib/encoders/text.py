@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.checks import check_texts
+from mmgan_lib.checks import check_texts, check_tokens
 from mmgan_lib.encoders.base import Encoder
 
 if TYPE_CHECKING:
@@ -129,25 +129,6 @@ class TextEncoder(Encoder):
         check_tokens(tokens, token_mask, self.embed.num_embeddings, training=self.training)
         states, _ = self.read(self.embed(tokens))
         return self.to_vector(states), token_mask
-
-
-def check_tokens(tokens: Tensor, token_mask: Tensor, words: int, *, training: bool = False) -> None:
-    """Raises ValueError unless these are tokens of a vocabulary of so many ``words``, and their mask.
-
-    In training on a GPU shape and type alone are looked at: for a look at the numbers the CPU would wait at every step.
-    """
-    if tokens.dtype != torch.int64 or token_mask.dtype != torch.bool or tokens.ndim != 2 or len(tokens) == 0:
-        found = f"{tuple(tokens.shape)} {tokens.dtype} and {tuple(token_mask.shape)} {token_mask.dtype}"
-        raise ValueError(f"tokens and token_mask: found {found}; expected (B, T) torch.int64 and (B, T) torch.bool.")
-    if token_mask.shape != tokens.shape:
-        raise ValueError(f"token_mask: found shape {tuple(token_mask.shape)}; expected {tuple(tokens.shape)}.")
-    if training and tokens.is_cuda:
-        return
-    low, high = tokens.aminmax()
-    if (low < 0) | (high >= words):
-        raise ValueError(
-            f"tokens: found numbers from {low} to {high}; expected 0 to {words - 1}, as in the vocabulary."
-        )
 
 
 def _tokenizer(words: Sequence[str]) -> "Tokenizer":

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan_lib.checks import check_counts
 from mmgan_lib.fusion.base import Fusion
 
 
@@ -105,8 +106,7 @@ class LowRank(Fusion):
 
     def __init__(self, dims: Sequence[int], out_dim: int | None = None, *, rank: int = 8) -> None:
         super().__init__(dims, out_dim)
-        if rank < 1:
-            raise ValueError(f"rank is {rank}; expected at least 1.")
+        check_counts(rank=rank)
         self.factors = nn.ParameterList(
             torch.randn(rank, 1 + dim, self.out_dim) * (1 + dim) ** -0.5 for dim in dims
         )  # (rank, 1 + D_m, out_dim)

@@ -121,9 +121,6 @@ class Basis:
         extractor: as in :class:`Estimate`.
         resamples: of the bootstrap; 0 for no interval.
         generator: draws them.
-
-    Raises:
-        ValueError: a negative number of resamples.
     """
 
     n_real: int
@@ -131,10 +128,6 @@ class Basis:
     extractor: str
     resamples: int
     generator: torch.Generator | None
-
-    def __post_init__(self) -> None:
-        if self.resamples < 0:
-            raise ValueError(f"resamples is {self.resamples}; expected at least 1, or 0 for no interval.")
 
     def estimate(self, value: float, *influences: Tensor) -> Estimate:
         """Estimates a metric that each set of samples sways as its influences (N,) say."""

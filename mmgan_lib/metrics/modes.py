@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmgan_lib.checks import check_shape
+from mmgan_lib.checks import check_floating, check_shape
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,7 @@ def nearest_mode(fake: Tensor, *, centres: Tensor, std: float) -> tuple[Tensor, 
     (tensor([0, 1]), tensor([ True, False]))
     """
     check_shape("centres", centres, "K", "D")
-    if fake.dim() != 2 or fake.shape[1:] != centres.shape[1:]:
-        raise ValueError(f"fake has shape {tuple(fake.shape)}; expected (N, {centres.shape[1]}), as centres.")
-    if not fake.is_floating_point():
-        raise ValueError(f"fake holds {fake.dtype}; expected floating point.")
+    check_floating("fake", fake, "N", centres.shape[1])
     if not std > 0:
         raise ValueError(f"std is {std}; expected more than 0.")
     fake = fake.to(torch.promote_types(fake.dtype, torch.float32))  # cdist knows no half precision

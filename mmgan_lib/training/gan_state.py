@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgan_lib import checkpoint
+from mmgan_lib.encoders.base import detached_copy
 from mmgan_lib.runtime import preserve_rng_state
 from mmgan_lib.training.acceleration import lay_out
 from mmgan_lib.training.state import Run
@@ -59,7 +59,7 @@ class GANRun(Run):
             raise ValueError(f"watch_at holds {outside[0]}; expected steps from 0 to {config.steps}.")
         self.config, self.watch, self.watch_at = config, watch, watch_at
         self.images_per_step = loader.batch_size * config.n_critic
-        self.ema = copied(generator)
+        self.ema = detached_copy(generator).eval().requires_grad_(False)
         settings = vars(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
         super().__init__(
             models={"generator": generator, "discriminator": discriminator, "ema": self.ema},
@@ -118,16 +118,6 @@ class GANRun(Run):
         lay_out(*self.models.values(), memory_format=torch.contiguous_format)
         losses = self.losses.cpu().unbind(1)
         return GANHistory(*losses, self.seconds, self.images_per_second, self.notes["watched"], self.ema)
-
-
-def copied(generator: nn.Module) -> nn.Module:
-    """Copies a generator for the running average, in eval mode and without gradients.
-
-    Such a weight hangs in the graph of that pass under ``nn.utils.spectral_norm`` and ``nn.utils.weight_norm``.
-    """
-    held = (value for module in generator.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    computed = {id(value): value.detach().clone() for value in held if not value.is_leaf}
-    return copy.deepcopy(generator, computed).eval().requires_grad_(False)
 
 
 @torch.no_grad()

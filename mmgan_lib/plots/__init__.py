@@ -10,6 +10,8 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
+from string import Template
 from typing import Any
 
 import matplotlib
@@ -38,6 +40,7 @@ STYLE = {
     "axes.titlesize": 12,
     "legend.frameon": False,
 }
+FILM = Template(Path(__file__).with_name("film.html").read_text("utf-8"))
 
 
 def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (3.2, 2.8)) -> tuple[Figure, np.ndarray]:
@@ -152,27 +155,15 @@ def film(frames: Sequence[Figure], *, labels: Sequence[str], alt: str, caption: 
         raise ValueError(f"labels: found {len(labels)} for {len(frames)} frames; expected one for each, at least one.")
     sources = [f"data:image/png;base64,{base64.b64encode(png(frame)).decode()}" for frame in frames]
     name, last = f"film-{uuid.uuid4().hex[:8]}", len(frames) - 1
-    script_labels = json.dumps(list(labels)).replace("<", r"\u003c")  # a label cannot end the script
-    html = f"""<div class="film" id="{name}">
-<img src="{sources[-1]}" alt="{escape(alt)}" style="max-width: 100%">
-<div class="film-controls" style="display: flex; gap: 0.6em; align-items: center; max-width: 40em">
-<button type="button" aria-label="Play the film" style="min-width: 2.6em; min-height: 2.2em">▶</button>
-<input type="range" min="0" max="{last}" value="{last}" aria-label="Frame of the film" style="flex: 1; min-width: 4em">
-<output style="min-width: 6em">{escape(labels[-1])}</output></div>
-<script>(() => {{
-  const film = document.getElementById("{name}"), frames = {json.dumps(sources)}, labels = {script_labels};
-  const [image, button, slider, label] = ["img", "button", "input", "output"].map(tag => film.querySelector(tag));
-  let timer = null;
-  const draw = () => {{ image.src = frames[slider.value]; label.value = labels[slider.value]; }};
-  const stop = () => {{ clearInterval(timer); timer = null; button.textContent = "▶"; }};
-  const next = () => {{ slider.value = Number(slider.value) + 1; draw(); if (slider.value == {last}) stop(); }};
-  slider.oninput = () => {{ stop(); draw(); }};
-  button.onclick = () => {{
-    if (timer) return stop();
-    if (slider.value == {last}) slider.value = 0;
-    draw(); button.textContent = "❚❚"; timer = setInterval(next, 250);
-  }};
-}})();</script></div>"""
+    html = FILM.substitute(
+        name=name,
+        last=last,
+        still=sources[-1],
+        alt=escape(alt),
+        label=escape(labels[-1]),
+        frames=json.dumps(sources),
+        labels=json.dumps(list(labels)).replace("<", r"\u003c"),  # a label cannot end the script
+    )
     _display({"text/html": html}, alt, caption)
 
 
@@ -190,18 +181,18 @@ def sliders(draw: Callable[..., Figure], *, alt: str, caption: str, **ranges: tu
         if not low <= value <= high:
             raise ValueError(f"{name}: found {(low, high, value)}; expected (lowest, highest, first value).")
     first = png(draw(**{name: value for name, (_, _, value) in ranges.items()}))
-    image = ipywidgets.Image(value=first, format="png", layout={"max_width": "100%"})
+    shown = ipywidgets.Image(value=first, format="png", layout={"max_width": "100%"})
     knobs = {
         name: ipywidgets.FloatSlider(min=low, max=high, value=value, step=(high - low) / 50, description=name)
         for name, (low, high, value) in ranges.items()
     }
 
     def redraw(_: Any) -> None:
-        image.value = png(draw(**{name: knob.value for name, knob in knobs.items()}))
+        shown.value = png(draw(**{name: knob.value for name, knob in knobs.items()}))
 
     for knob in knobs.values():
         knob.observe(redraw, names="value")
-    view = {"version_major": 2, "version_minor": 0, "model_id": ipywidgets.VBox([*knobs.values(), image]).model_id}
+    view = {"version_major": 2, "version_minor": 0, "model_id": ipywidgets.VBox([*knobs.values(), shown]).model_id}
     image = base64.b64encode(first).decode()
     _display({"application/vnd.jupyter.widget-view+json": view, "image/png": image}, alt, caption)
 
