@@ -133,7 +133,7 @@ def test_without_resamples_there_is_no_interval() -> None:
     score = frechet_distance(real=gaussian(50), fake=gaussian(50, seed=1), resamples=0)
     assert math.isnan(score.low)
     assert "no interval" in repr(score)
-    with pytest.raises(ValueError, match=r"^resamples is -1; expected at least 1, or 0 for no interval\.$"):
+    with pytest.raises(ValueError, match=r"^resamples is -1 "):
         frechet_distance(real=gaussian(50), fake=gaussian(50, seed=1), resamples=-1)
 
 

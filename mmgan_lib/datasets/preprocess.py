@@ -67,13 +67,16 @@ class Preprocess:
         """Maps an image in mode RGB to (3, size, size) float32; ``train`` augments it.
 
         Raises:
-            ValueError: the augmentation changes the size.
+            ValueError: the augmentation changes the size, or gives no image of Pillow's.
         """
+        from PIL import Image
         from torchvision.transforms.v2 import functional as transform
 
         image = self._square(image)
         if train and self.augment is not None:
             image = self.augment(image)
+            if not isinstance(image, Image.Image):
+                raise ValueError(f"augment gives {type(image)}; expected a PIL.Image, as it takes.")
             if image.size != (self.size, self.size):
                 found = "×".join(map(str, image.size))
                 raise ValueError(f"augment gives {found} pixels; expected {self.size}×{self.size}.")
