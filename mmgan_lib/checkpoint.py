@@ -1,4 +1,4 @@
-"""Saves checkpoints that survive a kill at any moment, refuses damaged ones, and loads the weights that ship with us.
+"""Checkpoints that survive a kill at any moment and are refused when damaged, and the weights that ship with us.
 
 A checkpoint is one file, ``step-00000500``: the weights of all models and everything else that training needs
 (optimisers, random numbers, history) as ``torch.save`` writes them, and after it the sha256 of that, 32 bytes.
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgan_lib import runtime
+from mmgan_lib.checks import check_counts, check_not_negative
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -58,8 +59,8 @@ def save(
             nothing has been written or removed then.
         KeyError: The name of a model has a dot.
     """
-    if step < 0 or keep < 1:
-        raise ValueError(f"step is {step} and keep is {keep}; expected step >= 0 and keep >= 1.")
+    check_not_negative(step=step)
+    check_counts(keep=keep)
     state = dict(state or {})
     for key, value in state.items():
         check_state(f"state[{key!r}]", value)

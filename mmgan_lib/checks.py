@@ -1,9 +1,12 @@
 """Checks of arguments: a ValueError of one sentence names the argument, what was found and what was expected."""
 
+import hashlib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair: no letter, and nothing that UTF-8 can hold
 
@@ -84,3 +87,39 @@ def check_texts(texts: Sequence[str]) -> None:
             raise ValueError(f"texts[{i}]: found {text!r}; expected a string.")
         if half := SURROGATE.search(text):
             raise ValueError(f"texts[{i}]: found {half[0]!r}, half a surrogate pair; expected whole characters.")
+
+
+def check_tokens(tokens: Tensor, token_mask: Tensor, words: int, *, training: bool = False) -> None:
+    """Refuses what are not tokens of a vocabulary of so many ``words``, with their mask.
+
+    In training on a GPU shape and type alone are looked at: for a look at the numbers the CPU would wait at every step.
+    """
+    if tokens.dtype != torch.int64 or token_mask.dtype != torch.bool or tokens.ndim != 2 or len(tokens) == 0:
+        found = f"{tuple(tokens.shape)} {tokens.dtype} and {tuple(token_mask.shape)} {token_mask.dtype}"
+        raise ValueError(f"tokens and token_mask: found {found}; expected (B, T) torch.int64 and (B, T) torch.bool.")
+    if token_mask.shape != tokens.shape:
+        raise ValueError(f"token_mask: found shape {tuple(token_mask.shape)}; expected {tuple(tokens.shape)}.")
+    if training and tokens.is_cuda:
+        return
+    low, high = tokens.aminmax()
+    if (low < 0) | (high >= words):
+        raise ValueError(
+            f"tokens: found numbers from {low} to {high}; expected 0 to {words - 1}, as in the vocabulary."
+        )
+
+
+def check_players(generator: nn.Module, discriminator: nn.Module, condition: object | None) -> None:
+    """Refuses players that cannot learn, and a generator that nothing would be given."""
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        if not any(weight.requires_grad for weight in network.parameters()):
+            raise ValueError(f"{name}: found no parameter that needs a gradient; expected at least one.")
+    if getattr(generator, "latent_dim", None) is None and condition is None:
+        expected = "expected the length of its noise under that name, or a condition in place of noise"
+        raise ValueError(f"generator: found no latent_dim; {expected}.")
+
+
+def check_sha256(file: Path, expected: str) -> None:
+    """Refuses a file whose content has a sha256 that does not begin as expected."""
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not found.startswith(expected):
+        raise ValueError(f"{file}: found sha256 {found}, expected {expected}.")

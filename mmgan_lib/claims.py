@@ -45,7 +45,7 @@ def _number(value: Any) -> str:
 
 
 def claim(sentence: str, *, holds: bool, evidence: Mapping[str, Any]) -> None:
-    """Show a sentence with the numbers that it stands on, and raise where it does not hold.
+    """Shows a sentence with the numbers that it stands on, and raises where it does not hold.
 
     Args:
         sentence: what the book says.
@@ -62,7 +62,7 @@ def claim(sentence: str, *, holds: bool, evidence: Mapping[str, Any]) -> None:
 
 
 def recorded(name: str, value: float, *, chapter: str) -> None:
-    """Set a number of this run beside the same number over other seeds, which ``make results`` recorded.
+    """Compares a number of this run with the same number over other seeds, which ``make results`` recorded.
 
     The numbers stand in ``book/results/{chapter}.json``, one list for each tier and name. This run has to fall
     within their prediction interval (:func:`mmgan_lib.statistics.prediction_interval`). Where only the other tier was
@@ -91,7 +91,7 @@ def recorded(name: str, value: float, *, chapter: str) -> None:
 
 
 def show_recorded(name: str, *, chapter: str) -> None:
-    """Show what :func:`recorded` has of a number that this run cannot measure, such as one that needs other data.
+    """Shows the recorded values of a number that this run cannot measure, such as one that needs other data.
 
     Nothing is shown while ``make results`` records.
 
@@ -109,7 +109,7 @@ def show_recorded(name: str, *, chapter: str) -> None:
 
 
 def results(name: str) -> dict[str, Any]:
-    """The numbers that ``make results`` recorded in ``book/results/{name}.json``, which also says how, where and when.
+    """Reads what ``make results`` recorded in ``book/results/{name}.json``: numbers, and how, where and when.
 
     Raises:
         ClaimError: there is no such record.

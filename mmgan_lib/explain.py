@@ -1,10 +1,9 @@
-"""What a model looked at, what each modality was worth, where a latent leads, and tests that bad explanations fail.
+"""Explanations of models: attributions, the worth of modalities, latent directions, and tests of explanations.
 
 A model is any function that maps inputs (B, ...) to one number for each sample, (B,): the number to be explained, such
 as ``lambda x: classifier(x)[:, 3]``.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmgan_lib.checks import check_shape
+from mmgan_lib.checks import check_counts, check_shape
+from mmgan_lib.encoders.base import detached_copy
 
 Model = Callable[[Tensor], Tensor]
 MOST_PLAYERS = 12  # 4,096 coalitions
 
 
 def saliency(model: Model, x: Tensor) -> Tensor:
-    r"""How much the answer would change with each number of the input (Simonyan et al., 2014).
+    r"""Computes the slope of the answer in each number of the input (Simonyan et al., 2014).
 
     .. math:: s_i = \left| \frac{\partial f(x)}{\partial x_i} \right|
 
@@ -37,8 +37,8 @@ def saliency(model: Model, x: Tensor) -> Tensor:
         (B, ...), as ``x``.
 
     Raises:
-        ValueError: ``x`` is not floating point, or ``model`` does not give one number for each sample that depends on
-            it.
+        ValueError: ``model`` does not give one number for each sample, with a gradient.
+        RuntimeError: ``x`` is not floating point, or the answer does not depend on it.
 
     >>> saliency(lambda x: (x * torch.tensor([3.0, -2.0])).sum(dim=1), torch.zeros(1, 2))
     tensor([[3., 2.]])
@@ -47,7 +47,7 @@ def saliency(model: Model, x: Tensor) -> Tensor:
 
 
 def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, steps: int = 64) -> Tensor:
-    r"""How much each number of the input adds to the answer, beginning from a baseline (Sundararajan et al., 2017).
+    r"""Divides the change of the answer from a baseline among the input's numbers (Sundararajan et al., 2017).
 
     .. math:: a_i = (x_i - x'_i) \int_0^1 \frac{\partial f}{\partial x_i} \bigl(x' + t\,(x - x')\bigr)\, dt
         \;\approx\; \frac{x_i - x'_i}{K} \sum_{k=1}^K
@@ -66,15 +66,14 @@ def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, s
         (B, ...), as ``x``; positive where the input spoke for the answer.
 
     Raises:
-        ValueError: another shape, fewer than one step, or what :func:`saliency` refuses.
+        ValueError: fewer than one step, or what :func:`saliency` refuses.
+        RuntimeError: ``baseline`` does not broadcast to the shape of ``x``.
 
     >>> integrated_gradients(lambda x: x[:, 0] * x[:, 1], torch.tensor([[2.0, 3.0]]), baseline=0.0)
     tensor([[3., 3.]])
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; expected at least 1.")
-    _check_floating(x)
-    way = x - _broadcast(baseline, x)
+    check_counts(steps=steps)
+    way = x - torch.as_tensor(baseline, dtype=x.dtype, device=x.device).expand_as(x)
     total = torch.zeros_like(x)
     for k in range(steps):
         total += _gradient(model, x - (1 - (k + 0.5) / steps) * way)
@@ -82,8 +81,7 @@ def integrated_gradients(model: Model, x: Tensor, *, baseline: Tensor | float, s
 
 
 def _gradient(model: Model, x: Tensor) -> Tensor:
-    """∂f/∂x for each sample, (B, ...): samples do not meet, so that one sum has all their gradients."""
-    _check_floating(x)
+    """Computes ∂f/∂x for each sample, (B, ...): samples do not meet, so that one sum has all their gradients."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         answer = model(x)
@@ -91,27 +89,12 @@ def _gradient(model: Model, x: Tensor) -> Tensor:
     if answer.shape != x.shape[:1] or not answer.requires_grad:
         found = f"shape {tuple(answer.shape)}" + ("" if answer.requires_grad else " without a gradient")
         raise ValueError(f"model: found an answer of {found}; expected ({len(x)},), a function of each sample.")
-    (slope,) = torch.autograd.grad(total, x, allow_unused=True)
-    if slope is None:
-        raise ValueError("model: found an answer that does not depend on x; expected a function of each sample.")
+    (slope,) = torch.autograd.grad(total, x)
     return slope
 
 
-def _check_floating(x: Tensor) -> None:
-    if not x.is_floating_point():
-        raise ValueError(f"x is {x.dtype}; expected floating point, which has gradients.")
-
-
-def _broadcast(baseline: Tensor | float, x: Tensor) -> Tensor:
-    baseline = torch.as_tensor(baseline, dtype=x.dtype, device=x.device)
-    try:
-        return baseline.expand_as(x)
-    except RuntimeError:
-        raise ValueError(f"baseline: found {tuple(baseline.shape)}; expected one that fits {tuple(x.shape)}.") from None
-
-
 def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor:
-    r"""What each of a few players, such as modalities, adds to what all reach together (Shapley, 1953).
+    r"""Divides what a few players, such as modalities, reach together among them (Shapley, 1953).
 
     With :math:`v(S)` what a coalition S of the M players reaches,
 
@@ -132,7 +115,7 @@ def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor
         (M, ...), for each player a tensor like those of ``value``.
 
     Raises:
-        ValueError: ``players`` is out of bounds, or ``value`` gives tensors of different shapes.
+        ValueError: ``players`` is out of bounds.
 
     >>> shapley_values(lambda coalition: coalition.all().float(), players=2)  # neither reaches anything alone
     tensor([0.5000, 0.5000])
@@ -142,8 +125,6 @@ def shapley_values(value: Callable[[Tensor], Tensor], *, players: int) -> Tensor
     coalitions = [frozenset(who) for size in range(players + 1) for who in combinations(range(players), size)]
     told = {who: value(torch.tensor([m in who for m in range(players)])) for who in coalitions}
     reached = {who: 1.0 * torch.as_tensor(reach) for who, reach in told.items()}
-    if shapes := {tuple(reach.shape) for reach in reached.values()} - {tuple(reached[frozenset()].shape)}:
-        raise ValueError(f"value: found {tuple(reached[frozenset()].shape)} and {shapes.pop()}; expected one shape.")
     weights = [1 / (players * math.comb(players - 1, size)) for size in range(players)]
     return torch.stack(
         [
@@ -193,12 +174,12 @@ def attention_weights(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def latent_directions(matrix: Tensor, count: int) -> Tensor:
-    r"""The directions in which a linear map changes most, strongest first: found without any label.
+    r"""Finds the directions in which a linear map changes most, strongest first, without any label.
 
     .. math:: n_k = \operatorname*{arg\,max}_{\lVert n \rVert = 1,\; n \perp n_1, \dots, n_{k-1}} \lVert A n \rVert
 
     the eigenvectors of :math:`A^\top A`. With A the weight of a generator's first layers, one below the other, this is
-    SeFa (Shen & Zhou, 2021): directions in which the picture is changed most. With the centred vectors of many
+    SeFa (Shen & Zhou, 2021): directions in which the image is changed most. With the centred vectors of many
     samples as the rows of A it is principal component analysis, GANSpace (Härkönen et al., 2020): directions in which
     the samples vary most. To walk along one, add multiples of it to the generator's input.
 
@@ -223,7 +204,7 @@ def latent_directions(matrix: Tensor, count: int) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
-    r"""From one vector to another along a great circle: noise on the way is as long as noise is (White, 2016).
+    r"""Interpolates along a great circle: noise on the way is as long as noise is (White, 2016).
 
     .. math:: \frac{\sin((1 - t)\,\omega)}{\sin \omega} \, a + \frac{\sin(t\,\omega)}{\sin \omega} \, b,
         \qquad \omega = \angle(a, b)
@@ -255,7 +236,7 @@ def slerp(start: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
 
 
 def pointing_accuracy(maps: Tensor, *, masks: Tensor) -> float:
-    """The pointing game: how often the highest place of a map lies on the object (Zhang et al., 2018).
+    """Computes the share of maps whose highest place lies on the object: the pointing game (Zhang et al., 2018).
 
     Where several places are equally high, the share of them that lies on the object counts: a map that is the same
     everywhere scores what random pointing would, the mean of ``masks``.
@@ -281,7 +262,7 @@ def pointing_accuracy(maps: Tensor, *, masks: Tensor) -> float:
 
 
 def randomised(model: nn.Module, *, generator: torch.Generator | None = None) -> nn.Module:
-    """A copy that has learned nothing: each of its weight tensors holds the same numbers in random order.
+    """Copies a model with its weights shuffled: each tensor holds the same numbers in random order.
 
     An explanation of what a model learned must look different for this copy (Adebayo et al., 2018); where it does not,
     it shows the input and not the model. Shuffled weights keep the scale of each layer, whatever its kind.
@@ -294,7 +275,7 @@ def randomised(model: nn.Module, *, generator: torch.Generator | None = None) ->
     >>> torch.equal(randomised(layer).weight.sort().values, layer.weight.sort().values)
     True
     """
-    copied = copy.deepcopy(model)
+    copied = detached_copy(model)
     with torch.no_grad():
         for weight in copied.parameters():
             order = torch.randperm(weight.numel(), generator=generator).to(weight.device)

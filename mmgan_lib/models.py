@@ -1,4 +1,4 @@
-"""Encoders put together with what makes something of their vectors."""
+"""Models of encoders, a fusion and a head, and a captioner."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,16 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan_lib.checks import check_tokens
 from mmgan_lib.datasets import Batch
 from mmgan_lib.encoders import Encoder, Vocabulary, evaluating
-from mmgan_lib.encoders.text import BOS, EOS, PAD, UNK, check_tokens
+from mmgan_lib.encoders.text import BOS, EOS, PAD, UNK
 from mmgan_lib.fusion import Fusion, modality_dropout
 
 IGNORED = -100  # the target that cross_entropy leaves out
 
 
 class MultimodalModel(nn.Module):
-    r"""Encodes each modality of a batch, fuses what it found, and answers: logits of classes, or numbers.
+    r"""Encoders of a batch's modalities, a fusion and a head, whose answer is logits of classes or numbers.
 
     .. math:: y = \operatorname{head}(\operatorname{fusion}(\operatorname{encoder}_1(x_1), \dots,
         \operatorname{encoder}_M(x_M)))
@@ -35,7 +36,7 @@ class MultimodalModel(nn.Module):
         dropout: probability with which a modality is dropped in training, by :func:`modality_dropout`.
 
     Raises:
-        ValueError: encoders that do not fit the fusion, or a ``dropout`` that is no probability.
+        ValueError: encoders that do not fit the fusion.
     """
 
     def __init__(
@@ -48,18 +49,16 @@ class MultimodalModel(nn.Module):
     ) -> None:
         super().__init__()
         _check_encoders(encoders, fusion)
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout}; expected a probability from 0 to 1.")
         self.encoders, self.fusion = nn.ModuleDict(encoders), fusion
         self.head = nn.Identity() if head is None else head
         self.dropout = dropout
 
     def forward(self, batch: Batch) -> Tensor:
-        """The answer for each sample, (B, K)."""
+        """Returns the answer for each sample, (B, K)."""
         return self.head(self.represent(batch))
 
     def represent(self, batch: Batch) -> Tensor:
-        """The shared vector of each sample, (B, fusion.out_dim): what a generator can take as its condition.
+        """Returns the shared vector of each sample, (B, fusion.out_dim): what a generator can take as its condition.
 
         Raises:
             ValueError: the batch lacks a field, or its ``present`` has another type or number of modalities.
@@ -76,7 +75,7 @@ class MultimodalModel(nn.Module):
         return self.fusion(inputs, present.to(inputs[0].device, non_blocking=True))
 
     def present(self, batch: Batch) -> Tensor:
-        """The mask of the modalities that each sample has, (B, M) bool on the CPU, where it is read without a wait."""
+        """Returns the mask of each sample's modalities, (B, M) bool on the CPU, where it is read without a wait."""
         shape = (len(batch), len(self.encoders))
         if batch.present is None:
             return torch.ones(shape, dtype=torch.bool)
@@ -86,20 +85,20 @@ class MultimodalModel(nn.Module):
         return batch.present.cpu()
 
     def _encode(self, m: int, name: str, batch: Batch, rows: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:
-        """The vector of each sample, or its states and their mask; zeros for samples outside ``rows`` (b,) int64."""
+        """Returns each sample's vector, or its states and their mask; zeros for samples outside ``rows`` (b,) int64."""
         encoder, sequence = self.encoders[name], self.fusion.takes_sequences
         if rows is not None and len(rows) == 0:
             nothing = next(self.parameters()).new_zeros(len(batch), self.fusion.dims[m])
             return (nothing[:, None], torch.zeros_like(nothing[:, :1], dtype=torch.bool)) if sequence else nothing
         whole = rows is None or len(rows) == len(batch)
-        given = [x if whole else _chosen(x, rows) for x in _inputs(name, batch)]
-        found = encoder.sequence(*given) if sequence else (encoder(*given),)
+        inputs = [x if whole else _chosen(x, rows) for x in _inputs(name, batch)]
+        found = encoder.sequence(*inputs) if sequence else (encoder(*inputs),)
         found = found if whole else _spread(found, rows, len(batch))
         return found if sequence else found[0]
 
 
 def _inputs(name: str, batch: Batch) -> list[Any]:
-    """The inputs of a field's encoder: the field, and the mask that goes with it, if there is one."""
+    """Returns the inputs of a field's encoder: the field, and the mask that goes with it, if there is one."""
     field, mask = getattr(batch, name, None), getattr(batch, f"{name.removesuffix('s')}_mask", None)
     if field is None:
         raise ValueError(f"batch: found no {name}; expected it, or a column of False for it in present.")
@@ -107,7 +106,7 @@ def _inputs(name: str, batch: Batch) -> list[Any]:
 
 
 def _chosen(values: Tensor | Sequence[str], rows: Tensor) -> Tensor | tuple[str, ...]:
-    """The values of these rows; a tensor elsewhere is given the numbers of the rows without a wait."""
+    """Returns the values of these rows; a tensor elsewhere is sent the numbers of the rows without a wait."""
     if isinstance(values, Tensor):
         return values[rows.to(values.device, non_blocking=True)]
     return tuple(values[i] for i in rows.tolist())
@@ -133,10 +132,10 @@ def _check_encoders(encoders: Mapping[str, nn.Module], fusion: Fusion) -> None:
 
 
 class Captioner(nn.Module):
-    r"""Says what a picture shows, word by word, and looks at the picture for each (Xu et al., 2015).
+    r"""A network that describes an image word by word, and attends to it for each (Xu et al., 2015).
 
     A gated recurrent unit reads the caption so far; its state :math:`h_t` attends to the cells :math:`k_i` of the
-    picture, the states of the image encoder's sequence, and both together tell the next word:
+    image, the states of the image encoder's sequence, and both together tell the next word:
 
     .. math::
         \alpha_t = \operatorname{softmax}_i \frac{h_t^\top k_i}{\sqrt{d}}, \qquad
@@ -159,12 +158,12 @@ class Captioner(nn.Module):
         self.to_word = nn.Linear(width, len(vocabulary))
 
     def forward(self, image: Tensor, tokens: Tensor) -> Tensor:
-        """Maps pictures (B, C, H, W) and tokens (B, T) to logits of the word after each, (B, T, words)."""
+        """Maps images (B, C, H, W) and tokens (B, T) to logits of the word after each, (B, T, words)."""
         logits, _ = self._read_on(tokens, *self._look(image))
         return logits
 
     def loss(self, image: Tensor, tokens: Tensor, token_mask: Tensor) -> Tensor:
-        r"""The cross-entropy of each next word, given the true words before it.
+        r"""Computes the cross-entropy of each next word after the true words before it.
 
         .. math:: -\frac{1}{\sum_{b,t} m_{bt}} \sum_{b,t} m_{bt} \log p(w_{bt} \mid w_{b,<t}, x_b)
 
@@ -172,7 +171,7 @@ class Captioner(nn.Module):
         its own, is called teacher forcing (Williams & Zipser, 1989).
 
         Args:
-            image: (B, C, H, W) pictures.
+            image: (B, C, H, W) images.
             tokens: (B, T) int64 captions from ``<bos>`` to ``<eos>``, padded at the end.
             token_mask: (B, T) bool, True where there is a token.
 
@@ -182,14 +181,14 @@ class Captioner(nn.Module):
         """
         check_tokens(tokens, token_mask, self.embed.num_embeddings, training=self.training)
         if len(tokens) != len(image) or tokens.shape[1] < 2:
-            expected = f"({len(image)}, T), a caption of at least <bos> and <eos> for each picture"
+            expected = f"({len(image)}, T), a caption of at least <bos> and <eos> for each image"
             raise ValueError(f"tokens: found shape {tuple(tokens.shape)}; expected {expected}.")
         logits = self(image, tokens[:, :-1])
         targets = tokens[:, 1:].masked_fill(~token_mask[:, 1:], IGNORED)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
     def generate(self, image: Tensor, *, max_words: int = 40) -> list[str]:
-        """A caption for each picture: always the most likely next word, until ``<eos>`` or ``max_words``."""
+        """Writes a caption for each image: always the most likely next word, until ``<eos>`` or ``max_words``."""
         with evaluating(self):
             cells, mask = self._look(image)
             caption, state = torch.full((len(image), 1), BOS, device=image.device), None
@@ -202,14 +201,14 @@ class Captioner(nn.Module):
             return self.vocabulary.decode(caption)
 
     def _look(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The cells of the picture, (B, T, width), and their mask, (B, T)."""
+        """Returns the cells of the image, (B, T, width), and their mask, (B, T)."""
         cells, mask = self.image_encoder.sequence(image)
         return self.to_cell(cells), mask
 
     def _read_on(
         self, tokens: Tensor, cells: Tensor, mask: Tensor, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, T, words) of the words after these, and the recurrent state (1, B, width) to go on from."""
+        """Returns logits (B, T, words) of the words after these, and the recurrent state (1, B, width) after them."""
         read, state = self.read(self.embed(tokens), state)
         seen = F.scaled_dot_product_attention(read, cells, cells, attn_mask=mask[:, None])
         return self.to_word(torch.relu(self.combine(torch.cat([read, seen], dim=2)))), state

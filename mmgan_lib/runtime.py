@@ -1,4 +1,4 @@
-"""Where the code runs and with how many threads, how long it may train, and which random numbers it sees."""
+"""Device, threads, tier and random numbers of a run, and a report of the versions."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def device() -> torch.device:
-    """The device that the book trains on: CUDA where there is one, else the CPU.
+    """Returns the device that the book trains on: CUDA where there is one, else the CPU.
 
     ``MMGAN_DEVICE`` overrides the choice (``cpu``, ``cuda``, ``cuda:1``, ``mps``).
 
@@ -34,7 +34,7 @@ def device() -> torch.device:
 
 
 def tier() -> Literal["quick", "full"]:
-    """``quick`` trains every chapter in minutes on a CPU core; ``full`` trains longer and larger, on a GPU.
+    """Returns ``quick``, which trains a chapter in minutes on a CPU core, or ``full``, longer and larger, on a GPU.
 
     The default is ``full`` where :func:`device` is CUDA; ``MMGAN_TIER`` overrides it.
 
@@ -48,7 +48,7 @@ def tier() -> Literal["quick", "full"]:
 
 
 def by_tier(*, quick: T, full: T) -> T:
-    """The value for this tier: the only way in which the two tiers of a chapter differ.
+    """Returns the value for this tier: the only way in which the two tiers of a chapter differ.
 
     >>> by_tier(quick=100, full=10_000) in (100, 10_000)
     True
@@ -57,7 +57,7 @@ def by_tier(*, quick: T, full: T) -> T:
 
 
 def use_threads() -> None:
-    """Let PyTorch compute with one thread, unless ``OMP_NUM_THREADS`` says how many; importing the library calls it.
+    """Lets PyTorch compute with one thread, unless ``OMP_NUM_THREADS`` says how many; called by any import.
 
     By default PyTorch splits every operation among all cores and waits, spinning, for the last of them. On an idle
     machine that is up to twice as fast; where anything else wants a core, every operation waits for the one that was
@@ -70,9 +70,9 @@ def use_threads() -> None:
     ========================  ============  ================  ==================
     steps, small classifier   1658 / 1608   425 / 1678        557 / 1022
     steps, recurrent network  109 / 82      26 / 94           4 / 54
-    pictures, GAN of 32 × 32  991 / 544     262 / 569         197 / 295
+    images, GAN of 32 × 32  991 / 544     262 / 569         197 / 295
     texts, BERT               436 / 228     148 / 238         105 / 123
-    pictures, EfficientNet    143 / 90      42 / 93           30 / 31
+    images, EfficientNet    143 / 90      42 / 93           30 / 31
     ========================  ============  ================  ==================
 
     ``torch.set_num_threads`` after the import of the library chooses otherwise for a notebook.
@@ -82,7 +82,7 @@ def use_threads() -> None:
 
 
 def seed_everything(seed: int) -> torch.Generator:
-    """Seed Python's, NumPy's and PyTorch's random numbers, and return a CPU generator with the same seed.
+    """Seeds Python's, NumPy's and PyTorch's random numbers, and returns a CPU generator with the same seed.
 
     The same seed on the same machine then gives the same numbers, bit for bit on the CPU. ``MMGAN_SEED``, where it
     is set, is added to every seed: so ``make results`` repeats a chapter with other random numbers.
@@ -106,7 +106,7 @@ def seed_everything(seed: int) -> torch.Generator:
 
 
 def stood_in(what: str) -> None:
-    """Note that something took the place of the real thing, so that a book with it on a page is not published.
+    """Notes that something took the place of the real thing, so that a book with it on a page is not published.
 
     It displays nothing: whoever calls says it to the reader. :mod:`tools.book` names the file for such notes in
     ``MMGAN_STOOD_IN``, and without that this does nothing.
@@ -127,7 +127,7 @@ def preserve_rng_state(device: torch.device) -> Iterator[None]:
 
 
 def processor() -> str:
-    """The name of the CPU as the system tells it, with the number of threads that PyTorch uses on it."""
+    """Returns the name of the CPU as the system tells it, with the number of threads that PyTorch uses on it."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
@@ -139,13 +139,13 @@ def processor() -> str:
 
 
 def machine(where: torch.device) -> str:
-    """A device, and the name of the hardware that it is."""
+    """Returns a device, and the name of the hardware that it is."""
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else processor()
     return f"{where} ({name})"
 
 
 def report() -> str:
-    """One line each for tier, device, machine, Python and the packages that decide a chapter's numbers."""
+    """Returns one line each for tier, device, machine, Python and the packages that decide a chapter's numbers."""
     lines = [("tier", tier()), ("device", machine(device())), ("system", platform.platform(terse=True))]
     lines += [("python", platform.python_version())]
     packages = (

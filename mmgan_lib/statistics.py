@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 
 def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    r"""The interval of Wilson (1927) for the probability behind so many hits in n independent tries.
+    r"""Computes the interval of Wilson (1927) for the probability behind so many hits in n independent tries.
 
     .. math:: \frac{1}{1 + z^2/n} \left( \hat p + \frac{z^2}{2n}
         \pm z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}} \right), \qquad \hat p = \frac{k}{n}
@@ -30,7 +30,7 @@ def binomial_interval(hits: int, n: int, *, level: float = 0.95) -> tuple[float,
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    r"""Interval of the mean of the source that the values were drawn from (Student, 1908).
+    r"""Computes the interval of the mean of the source that the values were drawn from (Student, 1908).
 
     .. math:: \bar v \pm t_{n-1} \, s / \sqrt{n}
 
@@ -53,7 +53,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
 
 
 def prediction_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    r"""The interval for one more value from the source of these (Hahn & Meeker, *Statistical intervals*, 1991).
+    r"""Computes the interval for one more value from the source of these (Hahn & Meeker, 1991).
 
     .. math:: \bar v \pm t_{n-1} \, s \sqrt{1 + 1/n}
 
@@ -77,7 +77,7 @@ def prediction_interval(values: Sequence[float], *, level: float = 0.95) -> tupl
 
 
 def _student(values: Sequence[float], level: float) -> tuple[int, float, float, float]:
-    """The number of values, their mean and standard deviation, and Student's quantile for ``level``."""
+    """Computes the number of values, their mean and standard deviation, and Student's quantile for ``level``."""
     from scipy.stats import t
 
     finite = sum(map(math.isfinite, values))

@@ -139,7 +139,7 @@ class TestClassFolders:
         for name in ("dog", "owl"):
             (tmp_path / name).mkdir()
         (tmp_path / "owl" / ".DS_Store").touch()
-        with pytest.raises(ValueError, match=r"class folders without a picture: dog, owl\."):
+        with pytest.raises(ValueError, match=r"class folders without an image: dog, owl\."):
             CaptionedImageFolder(tmp_path)
 
     def test_refuses_a_link_that_leads_out(self, tmp_path):
@@ -280,7 +280,7 @@ class TestMetadata:
             (["file_name,text", ",x"], "line 2 file_name '' does not exist"),
             (["file_name,text,audio", "a.png,a,a.wav"], "line 2 audio 'a.wav' does not exist"),
             (["file_name,text,audio", "a.png,a,../a.wav"], "line 2 audio '../a.wav' leads out of the folder"),
-            (["file_name,text"], "names no picture"),
+            (["file_name,text"], "names no image"),
             (["file_name,text,file_name", "a.png,a,b.png"], "line 1 names the column file_name twice"),
             (["text,file_name,text", "a,a.png,b"], "line 1 names the column text twice"),
             ([], "line 1 has the columns ; expected file_name and text"),
@@ -472,13 +472,13 @@ class TestPictures:
     def test_refuses_truncated_pictures_by_name(self, tmp_path, extension):
         path = noise(tmp_path / f"x.{extension}", 0, side=64)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(ValueError, match=rf"x\.{extension} cannot be decoded as a picture"):
+        with pytest.raises(ValueError, match=rf"x\.{extension} cannot be decoded as an image"):
             read_image(path)
 
     @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
     def test_refuses_what_is_no_picture_by_name(self, tmp_path, content):
         (tmp_path / "x.png").write_bytes(content)
-        with pytest.raises(ValueError, match=r"x\.png cannot be decoded as a picture"):
+        with pytest.raises(ValueError, match=r"x\.png cannot be decoded as an image"):
             read_image(tmp_path / "x.png")
 
     @pytest.mark.parametrize("limit", [8 * 8 - 1, 8 * 8 // 2 - 1])  # where Pillow warns, and where it raises
@@ -626,11 +626,9 @@ class TestSounds:
         csv(two, "file_name,text,audio", "a.png,a,", "b.png,b,")
         assert CaptionedImageFolder(two)[:].waveform is None
 
-    def test_refuses_a_rate_or_time_that_no_sound_has(self, many):
+    def test_refuses_a_rate_that_no_sound_has(self, many):
         with pytest.raises(ValueError, match="sample_rate is 0; expected 1,000 to 400,000 Hz"):
             CaptionedImageFolder(many, sample_rate=0)
-        with pytest.raises(ValueError, match="seconds is -1; expected at least one sample"):
-            CaptionedImageFolder(many, seconds=-1)
 
 
 @pytest.mark.parametrize("augment", [v2.ToImage(), np.asarray])
@@ -700,7 +698,7 @@ class TestLoading:
     def test_a_bad_file_is_named_in_one_sentence(self, many):
         (many / "cat/00.png").write_bytes(b"broken")
         loader = Loader(augmenting(many), 11, workers=1)
-        with pytest.raises(ValueError, match=r"^\S+00\.png cannot be decoded as a picture \([^\n]*\)\.$"):
+        with pytest.raises(ValueError, match=r"^\S+00\.png cannot be decoded as an image \([^\n]*\)\.$"):
             loader.batch(0)
 
     def test_pickles_for_platforms_that_spawn(self, many):

@@ -186,10 +186,10 @@ class TestInteractionData:
         ("kind", "n", "options", "message"),
         [
             ("xor", 10, {}, "kind must be one of redundant, unique, synergistic, mixed, found 'xor'"),
-            ("unique", 0, {}, "n must be at least 1, found 0"),
+            ("unique", 0, {}, "n is 0; expected at least 1"),
             ("unique", 10, {"modalities": 4}, "modalities must be 2 or 3, found 4"),
             ("unique", 10, {"dim": 8}, "dim must be at least 9.*found 8"),
-            ("unique", 10, {"noise": -0.1}, "noise must be 0 or more, found -0.1"),
+            ("unique", 10, {"noise": -0.1}, "noise is -0.1; expected 0 or more"),
         ],
     )
     def test_refuses_bad_arguments(self, kind, n, options, message):

@@ -14,7 +14,7 @@ from conftest import ROOT
 
 import mmgan_lib
 from mmgan_lib.datasets.arrays import ArrayUnpickler
-from tools import modules
+from tools import measure_house, modules
 
 LIBRARY = ROOT / "mmgan_lib"
 FILES = sorted(LIBRARY.rglob("*.py"))
@@ -136,3 +136,21 @@ def test_page_of_the_architecture_has_a_mark_for_each_import() -> None:
     assert ("losses", "training") not in marks
     assert re.findall(r"#module-mmgan_lib\.(\w+)", page) == LAYERS
     assert len(re.findall(r"(?m)^\| \w+ \| \S.* \|$", page)) == len(LAYERS)
+
+
+def test_page_of_the_library_has_a_section_for_each_module() -> None:
+    page = (ROOT / "book" / "api.md").read_text()
+    assert re.findall(r"(?m)^\.\. automodule:: mmgan_lib\.(\w+)$", page) == LAYERS
+    assert re.findall(r"(?m)^## (\w+)$", page) == LAYERS
+
+
+def test_no_docstring_opens_with_a_question() -> None:
+    docs = [doc for path in FILES for doc in docstrings(path.read_text())]
+    assert len(docs) > 500
+    assert [doc.splitlines()[0] for doc in docs if doc.split()[0].strip(",:") in measure_house.OPENERS] == []
+
+
+def docstrings(source: str) -> list[str]:
+    """The docstrings of a file, and the strings that stand below the fields of a tuple."""
+    strings = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr)]
+    return [node.value for node in strings if isinstance(node, ast.Constant) and isinstance(node.value, str)]

@@ -410,9 +410,3 @@ def test_contrastive_training_brings_partners_together() -> None:
 def test_contrastive_refuses_what_cannot_be_paired(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"^a has shape \(.*\) and b \(.*\); expected the same shape \(B, D\)\.$"):
         contrastive(torch.zeros(a), torch.zeros(b))
-
-
-@pytest.mark.parametrize("temperature", [0, -0.1, math.nan])
-def test_contrastive_refuses_a_temperature_that_is_not_positive(temperature: float) -> None:
-    with pytest.raises(ValueError, match=f"temperature is {temperature}; expected a positive number"):
-        contrastive(torch.eye(4), torch.eye(4), temperature=temperature)

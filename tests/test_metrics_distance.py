@@ -10,7 +10,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
 
 from mmgan_lib.metrics import distance as module
-from mmgan_lib.metrics import frechet_distance, kernel_distance
+from mmgan_lib.metrics import fid, frechet_distance, kernel_distance, kid
 
 POLYNOMIAL = {"kid_kernel": "poly", "kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None}
 
@@ -54,6 +54,11 @@ def by_torchmetrics(metric: type, real: Tensor, fake: Tensor, **options: int) ->
 
 
 # Fréchet distance
+
+
+def test_the_short_names_are_those_of_the_same_functions() -> None:
+    assert fid is frechet_distance
+    assert kid is kernel_distance
 
 
 def test_frechet_distance_of_gaussians_is_that_of_their_moments() -> None:

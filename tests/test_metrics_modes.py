@@ -92,11 +92,11 @@ def test_the_nearest_mode_does_not_depend_on_where_zero_is_nor_on_the_other_samp
 def test_samples_of_another_dimension_are_refused() -> None:
     with pytest.raises(ValueError, match=r"std is 0.0; expected more than 0"):
         nearest_mode(torch.zeros(5, 2), centres=torch.zeros(4, 2), std=0.0)
-    with pytest.raises(ValueError, match=r"fake holds torch.int64; expected floating point"):
+    with pytest.raises(ValueError, match=r"^fake: found numbers of type torch\.int64; expected floating point"):
         nearest_mode(torch.zeros(5, 2).long(), centres=torch.zeros(4, 2), std=1.0)
     with pytest.raises(ValueError, match=r"centres: found shape \(2,\); expected \(K, D\)"):
         nearest_mode(torch.zeros(5, 2), centres=torch.zeros(2), std=1.0)
-    with pytest.raises(ValueError, match=r"fake has shape \(5, 3\); expected \(N, 2\), as centres"):
+    with pytest.raises(ValueError, match=r"^fake: found shape \(5, 3\); expected \(N, 2\)"):
         nearest_mode(torch.zeros(5, 3), centres=torch.zeros(4, 2), std=1.0)
 
 

@@ -288,5 +288,5 @@ def test_encoders_that_do_not_fit_are_refused(parts: dict, fusion: Fusion, said:
 
 
 def test_a_dropout_that_is_no_probability_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^dropout is 1\.5; expected a probability from 0 to 1\.$"):
-        model(dropout=1.5)
+    with pytest.raises(ValueError, match=r"^p is 1\.5; expected a probability from 0 to 1\.$"):
+        model(dropout=1.5).train().represent(some())

@@ -66,6 +66,20 @@ def test_first_code_cell_installs_the_library_on_colab(path: Path) -> None:
 
 
 @each_chapter
+def test_no_chapter_speaks_of_what_stood_in_for_recordings_once(path: Path) -> None:
+    """Telephone tones have given way to synthetic speech, which the library chooses by itself where it has to."""
+    text = "\n".join(cell.source for cell in read(path).cells)
+    assert re.findall(r"DataUnavailable|DialDigits|\b[Dd]ial\b|telephone tone", text) == []
+
+
+@each_chapter
+def test_no_chapter_catches_what_a_failed_download_raises(path: Path) -> None:
+    caught = [ast.unparse(node.type) for node in ast.walk(ast.parse(code(path))) if isinstance(node, ast.ExceptHandler)]
+    network = {"DataUnavailable", "OSError", "IOError", "ConnectionError", "TimeoutError", "URLError", "HTTPError"}
+    assert [name for name in caught if network & set(re.findall(r"\w+", name))] == []
+
+
+@each_chapter
 def test_rhythm_of_words_and_code(path: Path) -> None:
     notebook = read(path)
     long = [cell.id for cell in code_cells(notebook) if len(cell.source.splitlines()) > MOST_LINES]
@@ -129,6 +143,16 @@ def test_executed_copy_has_neither_errors_nor_warnings(path: Path) -> None:
     streams = [(cell, output.text) for cell, output in outputs(path) if output.get("name") == "stderr"]
     lines = [(cell, line.strip()) for cell, text in streams for line in re.split(r"[\r\n]", text)]
     assert [(cell, line) for cell, line in lines if line and not PROGRESS.search(line)] == []
+
+
+@pytest.mark.book
+@each_chapter
+def test_executed_copy_shows_no_message_of_a_download(path: Path) -> None:
+    texts = [
+        (cell, str(output.get("text", output.get("data", {}).get("text/plain")))) for cell, output in outputs(path)
+    ]
+    message = re.compile(r"DataUnavailable|could not be (?:downloaded|had)|Max retries exceeded|ConnectionError")
+    assert [(cell, text) for cell, text in texts if message.search(text)] == []
 
 
 @pytest.mark.book

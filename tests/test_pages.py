@@ -151,12 +151,13 @@ def test_search_finds_without_a_network(browser, site: str) -> None:
 
 
 def test_chapters_offer_colab_and_the_clean_notebook(html: Path) -> None:
-    colab = address.project(ROOT)[0].replace("https://github.com", "https://colab.research.google.com/github")
+    repository, version = address.project(ROOT)
+    colab = repository.replace("https://github.com", "https://colab.research.google.com/github")
     for document in DOCUMENTS:
         notebook = ROOT / f"{document}.ipynb"
         if notebook.exists():
             page = (html / f"{document}.html").read_text()
-            assert f"{colab}/blob/main/{document}.ipynb" in page
+            assert f"{colab}/blob/v{version}/{document}.ipynb" in page
             assert (html / "_sources" / f"{document}.ipynb").read_text() == notebook.read_text()
 
 

@@ -1,4 +1,4 @@
-"""Paired data, made or loaded: what it is (`Batch`), where it comes from, and the order it is drawn in (`Loader`)."""
+"""Paired data: batches of it (`Batch`), data sets that are made or loaded, and the order of training (`Loader`)."""
 
 from mmgan_lib.datasets.batch import Batch
 from mmgan_lib.datasets.digit_sources import Recordings

@@ -1,4 +1,4 @@
-"""Reading a pickle of NumPy arrays without running what else it may hold."""
+"""An unpickler of NumPy arrays, which runs nothing else that a pickle may hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads a pickle of NumPy arrays, and refuses with UnpicklingError one that asks for anything else.
+    """An unpickler of NumPy arrays, which refuses with UnpicklingError a pickle that asks for anything else.
 
     A pickle is a program: it may call whatever ``find_class`` hands out.
     """
@@ -22,7 +22,7 @@ class ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Callable:
-        """One of NumPy's three array constructors."""
+        """Returns one of NumPy's three array constructors."""
         if (module, name) not in self.ADMITTED:
             raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}; expected arrays alone.")
         return self.ADMITTED[module, name]

@@ -43,12 +43,12 @@ class Batch:
     present: Tensor | None = None  #: (B, M) bool, True where sample b has modality m
 
     def __init__(self, **fields: Tensor | Sequence[str] | None) -> None:
-        given = {name: _field(name, value) for name, value in fields.items() if value is not None}
-        lengths = {name: len(value) for name, value in given.items()}
+        kept = {name: _field(name, value) for name, value in fields.items() if value is not None}
+        lengths = {name: len(value) for name, value in kept.items()}
         if len(set(lengths.values())) != 1:
             found = ", ".join(f"{name} has {length}" for name, length in lengths.items()) or "no field"
             raise ValueError(f"The fields of a Batch must hold the same number of samples, found {found}.")
-        vars(self).update(given)
+        vars(self).update(kept)
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"This batch has no {name}; it has {', '.join(vars(self))}.")
@@ -64,7 +64,7 @@ class Batch:
         return f"Batch of {len(self)}: {', '.join(shown)}"
 
     def __getitem__(self, index: Index) -> Batch:
-        """The samples at `index`: an int (a batch of one), a slice, a list of ints, or a LongTensor or BoolTensor.
+        """Returns the samples at `index`: an int (a batch of one), slice, list of ints, LongTensor or BoolTensor.
 
         Raises IndexError where there is no such sample.
         """
@@ -82,7 +82,7 @@ class Batch:
         return mask.nonzero().squeeze(1)
 
     def replace(self, **changes: Tensor | Sequence[str] | None) -> Batch:
-        """The same batch but for these fields; None takes one away."""
+        """Returns the same batch but for these fields; None takes one away."""
         return Batch(**vars(self) | changes)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -95,11 +95,11 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the tensors take."""
+        """The number of bytes that the tensors take."""
         return sum(value.nbytes for value in self._tensors().values())
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on `device`."""
+        """Returns the same batch with every tensor on `device`."""
         tensors, device = self._tensors(), torch.device(device)
         if all(tensor.device == device for tensor in tensors.values()):
             return self
@@ -108,7 +108,7 @@ class Batch:
 
 
 def _field(name: str, value: Any) -> Tensor | tuple[str, ...]:
-    """The value of a field as it is kept, a sequence of strings as a tuple."""
+    """Returns the value of a field as it is kept, a sequence of strings as a tuple."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):

@@ -1,4 +1,4 @@
-"""English captions for ``Shapes``: many ways to say the same, none of which says more than it is asked to."""
+"""English captions for ``Shapes``: many wordings, none of which tells more than it is asked to."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ DRAWS = 5  # random numbers that a caption takes: the template, and the word for
 def write(
     draws: np.ndarray, told: Mapping[str, Sequence[str]], templates: Sequence[str] = TEMPLATES
 ) -> tuple[str, ...]:
-    """A caption for each sample that tells the attributes in ``told`` and nothing about any other.
+    """Writes a caption for each sample that tells the attributes in ``told`` and nothing about any other.
 
     Neither the template nor the synonyms depend on what is told.
 
@@ -132,7 +132,7 @@ def write(
 
 @cache
 def _telling(template: str, told: frozenset[str]) -> str:
-    """A template without brackets, and without the parts that would tell another attribute."""
+    """Drops the brackets of a template, and the parts that would tell another attribute."""
 
     def part(match: re.Match[str]) -> str:
         return match[1] if re.search(r"{(\w+)}", match[1])[1] in told else ""

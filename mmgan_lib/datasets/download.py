@@ -18,7 +18,7 @@ class DataUnavailable(RuntimeError):  # noqa: N818 (it is a state of the world t
 
 
 def obtain(read: Callable[[Path], T], *, local: str, url: str, root: str | Path | None = None) -> T:
-    """Read a file: ``local`` in the data folder if that holds the set, else a download from ``url``.
+    """Reads a file: ``local`` in the data folder if that holds the set, else a download from ``url``.
 
     Args:
         read: takes a path, and raises ValueError if what it finds there is not what it should be.
@@ -41,7 +41,7 @@ def obtain(read: Callable[[Path], T], *, local: str, url: str, root: str | Path 
 
 
 def in_data_folder(local: str, root: str | Path | None = None) -> Path | None:
-    """Find a file in the data folder: ``root``, else the one that ``MMGAN_DATA`` names.
+    """Finds a file in the data folder: ``root``, else the one that ``MMGAN_DATA`` names.
 
     Returns:
         The path; None where no data folder is named, or where it lacks the first part of ``local`` altogether: a folder
@@ -67,7 +67,7 @@ def in_data_folder(local: str, root: str | Path | None = None) -> Path | None:
 
 
 def fetch(read: Callable[[Path], T], url: str, folder: str | Path | None = None, *, timeout: float = 10.0) -> T:
-    """Read the file at ``url``, downloaded into ``folder`` (None: the user's cache) if it is not there yet.
+    """Reads the file at ``url``, downloaded into ``folder`` (None: the user's cache) if it is not there yet.
 
     A download that breaks off, stalls for ``timeout`` seconds or that ``read`` refuses with ValueError is tried three
     times. It enters the cache whole and checked, or not at all; a file found damaged in the cache is downloaded again.
@@ -109,14 +109,14 @@ def fetch(read: Callable[[Path], T], url: str, folder: str | Path | None = None,
 
 
 def cached(url: str, folder: str | Path | None = None) -> Path:
-    """Tell where a download from ``url`` is kept: in ``folder``, or in the user's cache."""
+    """Returns the path where a download from ``url`` is kept: in ``folder``, or in the user's cache."""
     import pooch
 
     return Path(folder or pooch.os_cache("mmgan_lib")).expanduser() / url.rsplit("/", 1)[-1]
 
 
 def _cause(error: OSError | ValueError) -> str:
-    """Say in words of our own why a download failed."""
+    """Describes the cause of a failed download in words of our own."""
     from requests import HTTPError, RequestException, Timeout
 
     if isinstance(error, HTTPError):

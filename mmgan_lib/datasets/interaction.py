@@ -10,12 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmgan_lib.checks import check_counts, check_not_negative
+
 Sources = tuple[int, ...]  # which modalities are looked at together, in increasing order
 Node = tuple[Sources, ...]  # groups of sources none of which contains another: what all of these groups tell
 
 
 class Information(NamedTuple):
-    """What the modalities tell about the label, in bits. Modalities are counted from 0."""
+    """The information that modalities hold about the label, in bits. Modalities are counted from 0."""
 
     mutual: dict[Sources, float]
     """I(X_S; Y) of each group S of modalities: ``mutual[0, 1]`` is what the first two tell together."""
@@ -29,17 +31,17 @@ class Information(NamedTuple):
 
     @property
     def redundancy(self) -> float:
-        """What every modality tells."""
+        """The information that every modality holds."""
         return self.atoms[tuple((m,) for m in range(self._count))]
 
     @property
     def unique(self) -> tuple[float, ...]:
-        """What each modality tells and the others, even together, do not. Of two: I(X_i; Y) - redundancy."""
+        """The information that one modality holds and no others, even together. Of two: I(X_i; Y) - redundancy."""
         return tuple(self.atoms[((m,),)] for m in range(self._count))
 
     @property
     def synergy(self) -> float:
-        """What only all modalities together tell."""
+        """The information that only all modalities together hold."""
         return self.atoms[(tuple(range(self._count)),)]
 
 
@@ -53,28 +55,28 @@ class Interaction(NamedTuple):
     states: Tensor
     """(N, M) int64, the state of each modality."""
     information: Information
-    """What the states tell about the label; the features tell at most as much."""
+    """The information of the states about the label; the features hold at most as much."""
 
 
 def _redundant(modalities: int) -> Tensor:
-    """One coin that every modality shows."""
+    """Lists the outcomes of one coin that every modality shows."""
     return torch.tensor([[coin] * modalities + [coin] for coin in (0, 1)])
 
 
 def _unique(modalities: int) -> Tensor:
-    """A coin for each modality; the label is the first."""
+    """Lists the outcomes of a coin for each modality; the label is the first."""
     coins = _coins(modalities)
     return torch.cat([coins, coins[:, :1]], dim=1)
 
 
 def _synergistic(modalities: int) -> Tensor:
-    """A coin for each modality; the label is their parity (XOR), of which any fewer tell nothing."""
+    """Lists the outcomes of a coin for each modality; the label is their parity (XOR), of which fewer tell nothing."""
     coins = _coins(modalities)
     return torch.cat([coins, coins.sum(1, keepdim=True) % 2], dim=1)
 
 
 def _mixed(modalities: int) -> Tensor:
-    """All three at once: the label tells a shared coin, a coin of the first modality alone, and a parity."""
+    """Joins all three: the label tells a shared coin, a coin of the first modality alone, and a parity."""
     shared, alone, *parts = _coins(2 + modalities).T
     states = [2 * shared + part for part in parts]
     states[0] = states[0] + 4 * alone
@@ -82,7 +84,7 @@ def _mixed(modalities: int) -> Tensor:
 
 
 def _coins(count: int) -> Tensor:
-    """Every outcome of some tosses, (2**count, count)."""
+    """Lists every outcome of some tosses, (2**count, count)."""
     return torch.tensor([[outcome >> toss & 1 for toss in range(count)] for outcome in range(2**count)])
 
 
@@ -103,7 +105,7 @@ def interaction_data(
     noise: float = 0.1,
     generator: torch.Generator | None = None,
 ) -> Interaction:
-    r"""Samples whose label the modalities tell redundantly, uniquely, only together, or in all of these ways.
+    r"""Draws samples whose label the modalities tell redundantly, uniquely, only together, or in all these ways.
 
     The states are made of fair coins: "redundant", one coin that all modalities and the label show; "unique", a coin
     for each modality, of which the label is the first; "synergistic", a coin for each, of which the label is the
@@ -137,14 +139,12 @@ def interaction_data(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, found {kind!r}.")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, found {n}.")
+    check_counts(n=n)
+    check_not_negative(noise=noise)
     if modalities not in (2, 3):
         raise ValueError(f"modalities must be 2 or 3, found {modalities}.")
     if dim < 9:
         raise ValueError(f"dim must be at least 9, one more than the states a modality can have, found {dim}.")
-    if not noise >= 0:
-        raise ValueError(f"noise must be 0 or more, found {noise}.")
     outcomes = KINDS[kind](modalities)
     drawn = outcomes[torch.randint(len(outcomes), (n,), generator=generator)]
     states, label = drawn[:, :-1], drawn[:, -1]
@@ -154,20 +154,20 @@ def interaction_data(
 
 
 def _codes(dim: int) -> Tensor:
-    """The code of each state, (dim - 1, dim)."""
+    """Returns the code of each state, (dim - 1, dim)."""
     k, d = torch.arange(1, dim)[:, None], torch.arange(dim)
     return math.sqrt(2) * torch.cos(math.pi / dim * k * (d + 0.5))
 
 
 def _joint(outcomes: Tensor) -> Tensor:
-    """The table of p(x_1, …, x_M, y) where the rows (x_1, …, x_M, y) of ``outcomes`` are equally likely."""
+    """Tabulates p(x_1, …, x_M, y) where the rows (x_1, …, x_M, y) of ``outcomes`` are equally likely."""
     joint = torch.zeros((outcomes.max(0).values + 1).tolist(), dtype=torch.float64)
     share = torch.full((len(outcomes),), 1 / len(outcomes), dtype=torch.float64)
     return joint.index_put_(tuple(outcomes.T), share, accumulate=True)
 
 
 def information(joint: Tensor) -> Information:
-    r"""What discrete variables tell about a label, computed from their joint distribution, in bits.
+    r"""Computes the information of discrete variables about a label from their joint distribution, in bits.
 
     The mutual information of a group of variables with the label is divided into what is told redundantly, uniquely
     and synergistically as Williams & Beer (2010, arXiv:1004.2515) proposed. Their measure of what several groups
@@ -208,26 +208,26 @@ def information(joint: Tensor) -> Information:
 
 
 def _specific(joint: Tensor, group: Sources) -> Tensor:
-    """What a group tells about each outcome of the label, I(Y=y; A) (K,); 0 for outcomes that never happen."""
+    """Computes a group's information about each outcome of the label, I(Y=y; A) (K,); 0 where p(y) is 0."""
     others = [axis for axis in range(joint.ndim - 1) if axis not in group]
     table = (joint.sum(others) if others else joint).flatten(0, -2)  # p(a, y)
-    given, prior = table.sum(1, keepdim=True), table.sum(0)  # p(a), p(y)
-    log_ratio = torch.where(table > 0, (table / (given * prior)).log2(), 0.0)  # log p(y | a) / p(y)
+    marginal, prior = table.sum(1, keepdim=True), table.sum(0)  # p(a), p(y)
+    log_ratio = torch.where(table > 0, (table / (marginal * prior)).log2(), 0.0)  # log p(y | a) / p(y)
     return torch.where(prior > 0, (table / prior * log_ratio).sum(0), 0.0)
 
 
 def _lattice(groups: list[Sources]) -> list[Node]:
-    """Every set of groups none of which contains another, each after all that lie below it."""
+    """Lists every set of groups none of which contains another, each after all that lie below it."""
     sets = chain.from_iterable(combinations(groups, size) for size in range(1, len(groups) + 1))
     nodes = [node for node in sets if not any(set(a) < set(b) for a in node for b in node)]
     return sorted(nodes, key=lambda node: sum(_below(other, node) for other in nodes))
 
 
 def _below(lower: Node, upper: Node) -> bool:
-    """Whether each group of the upper node contains one of the lower node, which is another node."""
+    """Tests whether each group of the upper node contains one of the lower node, which is another node."""
     return lower != upper and all(any(set(a) <= set(b) for a in lower) for b in upper)
 
 
 def _clean(bits: Tensor | float) -> float:
-    """Rounded to a billionth of a bit, so that what is zero by the formula is zero."""
+    """Rounds to a billionth of a bit, so that what is zero by the formula is zero."""
     return round(float(bits), 9) + 0.0

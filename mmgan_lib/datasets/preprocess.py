@@ -1,4 +1,4 @@
-"""Reads image and sound files of many kinds into tensors of one kind."""
+"""Readers of image and sound files of many kinds, into tensors of one kind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+
+from mmgan_lib.checks import check_counts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,12 +27,12 @@ RATES = range(1_000, 400_001)  # Hz, of sounds
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Makes the tensor that a network takes of a picture of any size.
+    """The way from an image of any size to the tensor that a network takes.
 
     Args:
         size: height and width of the result, in pixels.
-        fit: how a picture that is not square becomes one: ``"crop"`` keeps the square in its middle, ``"pad"`` frames
-            the whole picture in black, ``"stretch"`` distorts it.
+        fit: how an image that is not square becomes one: ``"crop"`` keeps the square in its middle, ``"pad"`` frames
+            the whole image in black, ``"stretch"`` distorts it.
         normalise: ``"symmetric"`` for values in [-1, 1], what a GAN takes and gives, or ``"imagenet"`` for the mean and
             standard deviation that torchvision's pretrained networks expect, usually with ``size=224``.
         augment: a transform of :mod:`torchvision.transforms.v2`, or several in its ``Compose``, for training alone,
@@ -55,18 +57,17 @@ class Preprocess:
     augment: Callable[[Image], Image] | None = None
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}; expected at least 1 pixel.")
+        check_counts(size=self.size)
         if self.fit not in ("crop", "pad", "stretch"):
             raise ValueError(f"fit is {self.fit!r}; expected crop, pad or stretch.")
         if self.normalise not in STATISTICS:
             raise ValueError(f"normalise is {self.normalise!r}; expected one of {', '.join(STATISTICS)}.")
 
     def __call__(self, image: Image, *, train: bool = False) -> Tensor:
-        """A picture in mode RGB → (3, size, size) float32; ``train`` augments it.
+        """Maps an image in mode RGB to (3, size, size) float32; ``train`` augments it.
 
         Raises:
-            ValueError: the augmentation changes the size, or gives no picture of Pillow's.
+            ValueError: the augmentation changes the size, or gives no image of Pillow's.
         """
         from PIL import Image
         from torchvision.transforms.v2 import functional as transform
@@ -75,7 +76,7 @@ class Preprocess:
         if train and self.augment is not None:
             image = self.augment(image)
             if not isinstance(image, Image.Image):
-                raise ValueError(f"augment gives {type(image)}; expected a PIL.Image, as it is given.")
+                raise ValueError(f"augment gives {type(image)}; expected a PIL.Image, as it takes.")
             if image.size != (self.size, self.size):
                 found = "×".join(map(str, image.size))
                 raise ValueError(f"augment gives {found} pixels; expected {self.size}×{self.size}.")
@@ -95,7 +96,7 @@ class Preprocess:
 
 
 def image_extensions() -> set[str]:
-    """The extensions, in lower case and with their dot, of files that :func:`read_image` decodes.
+    """Returns the extensions, in lower case and with their dot, of files that :func:`read_image` decodes.
 
     >>> sorted(image_extensions() & {".jfif", ".gif", ".heic"})
     ['.gif', '.jfif']
@@ -106,10 +107,10 @@ def image_extensions() -> set[str]:
 
 
 def read_image(path: Path) -> Image:
-    """Reads the picture in a file, upright and in mode RGB; of several frames the first.
+    """Reads the image in a file, upright and in mode RGB; of several frames the first.
 
-    A transparent picture is laid on white; 16-bit grey values are divided by 257, so that 65535 becomes 255. Where a
-    broken EXIF block hides which side is up, a warning says so, and the picture stays as it is stored.
+    A transparent image is laid on white; 16-bit grey values are divided by 257, so that 65535 becomes 255. Where a
+    broken EXIF block hides which side is up, a warning says so, and the image stays as it is stored.
 
     Raises:
         ValueError: it cannot be decoded, or is so large that it may be a decompression bomb.
@@ -127,11 +128,11 @@ def read_image(path: Path) -> Image:
         limit = f"the {Image.MAX_IMAGE_PIXELS:,} that PIL.Image.MAX_IMAGE_PIXELS allows"
         raise ValueError(f"{path} has more pixels than {limit}; it may be a decompression bomb.") from error
     except Exception as error:  # Pillow's decoders raise nearly every kind
-        raise ValueError(f"{path} cannot be decoded as a picture ({error}).") from error
+        raise ValueError(f"{path} cannot be decoded as an image ({error}).") from error
 
 
 def _scale_transparent_shade(image: Image) -> None:
-    """A PNG tells its transparent shade in bits of the file, and Pillow leaves it so; the pixels get 8 bits."""
+    """Scales a PNG's transparent shade to 8 bits, as Pillow does with the pixels but not with it."""
     shade = image.info.get("transparency")
     kind = image.tile[0][3] if image.format == "PNG" and shade is not None else None
     if kind in ("L;2", "L;4"):

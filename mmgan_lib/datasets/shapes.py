@@ -1,4 +1,4 @@
-"""The book's own data: pictures, captions and sounds of coloured shapes, made from a seed, with the truth known."""
+"""The book's own data: images, captions and sounds of coloured shapes, made from a seed, with the truth known."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmgan_lib.checks import check_counts, check_not_negative
 from mmgan_lib.datasets import captions, shapes_image, shapes_sound
 from mmgan_lib.datasets.batch import Batch, Index
 
@@ -38,7 +39,7 @@ TELLS = {"image": tuple(VOCABULARIES), "text": tuple(VOCABULARIES), "audio": ("s
 
 
 class Shapes:
-    """Pictures of one shape each, with a caption and a sound, drawn from a seed; needs no download and has no end.
+    """Images of one shape each, with a caption and a sound, drawn from a seed; no download, and no end.
 
     ``shapes[index]`` is a ``Batch`` of ``image`` (B, 3, size, size), ``text``, ``waveform`` (B, 4000), half a second at
     8 kHz, and the truth: ``attributes`` (B, A) int64, column a being ``attribute_names[a]`` and its numbers the places
@@ -46,7 +47,7 @@ class Shapes:
 
     Which modality tells which attribute is for ``tells`` to say, so that what two modalities share, what one knows
     alone, and what only both together reveal can be dialled. What a modality does not tell, it is silent about: a
-    caption leaves it out; a picture shows a hexagon, grey, of medium size, at the centre; a sound stays in the middle
+    caption leaves it out; an image shows a hexagon, grey, of medium size, at the centre; a sound stays in the middle
     of the scale. A modality that ``tells`` does not name is not made.
 
     Sample i depends on ``seed``, ``split`` and i alone: it is the same for every ``n``, and its attributes are the same
@@ -59,13 +60,13 @@ class Shapes:
         n: number of samples.
         split: "train", "test", or "held_out" for the combinations that the other two never show.
         seed: any whole number from 0 on.
-        size: height and width of the pictures in pixels; the scenes are the same at every size.
+        size: height and width of the images in pixels; the scenes are the same at every size.
         tells: modality ("image", "text", "audio") → attributes that it tells. For "audio" it can be a mapping from
             attributes to "pitch", "timbre", "loudness" and "rhythm"; ``SOUNDS_LIKE`` is what these are otherwise. The
-            default is ``TELLS``: picture and caption tell everything, the sound only shape and colour.
+            default is ``TELLS``: image and caption tell everything, the sound only shape and colour.
         held_out: combinations of values to hold out, such as ``[("red", "circle"), ("large", "star", "top left")]``.
         frames: with 2 or more, each sample also has a ``clip`` (B, frames, 3, size, size) in which the shape of the
-            picture moves; a fifth attribute, ``motion``, says where to, and nothing but the clip tells it.
+            image moves; a fifth attribute, ``motion``, says where to, and nothing but the clip tells it.
         shifts: what is unlike everywhere else: "background" puts the same shapes on bright, striped grounds, "wording"
             tells the same with the same words for it, in sentences of another make.
 
@@ -94,7 +95,14 @@ class Shapes:
         frames: int = 0,
         shifts: Collection[str] = (),
     ) -> None:
-        _check_sizes(n=n, split=split, seed=seed, size=size, frames=frames)
+        check_counts(n=n)
+        check_not_negative(seed=seed)
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}; expected one of {', '.join(SPLITS)}.")
+        if size < 16 or size % 4:
+            raise ValueError(f"size is {size}; expected a multiple of 4 from 16 pixels on.")
+        if frames < 0 or frames == 1:
+            raise ValueError(f"frames is {frames}; expected 0, for no clips, or at least 2.")
         if isinstance(shifts, str) or not set(shifts) <= set(SHIFTS):
             raise ValueError(f"shifts is {shifts!r}; expected a collection of some of {', '.join(SHIFTS)}.")
         self.shifts = tuple(shifts)
@@ -121,7 +129,7 @@ class Shapes:
 
     @cached_property
     def attributes(self) -> Tensor:
-        """The truth, (n, A) int64."""
+        """The true values, (n, A) int64."""
         draws = self._draws("attributes", 1)[:, 0]
         return self._combinations[torch.from_numpy(draws * len(self._combinations)).long()]
 
@@ -137,7 +145,7 @@ class Shapes:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """The pictures, (n, 3, size, size) uint8."""
+        """The images, (n, 3, size, size) uint8."""
         draws, striped = self._scenes(), "background" in self.shifts
 
         def make(rows: slice, noise: Tensor) -> Tensor:
@@ -167,7 +175,7 @@ class Shapes:
         return self._made(make, "clip noise", self.frames, 3, self.size, self.size, dtype=torch.uint8)
 
     def content_hash(self) -> str:
-        """The sha256 of all that the samples hold: the same for the same arguments on every machine."""
+        """Computes the sha256 of all that the samples hold: the same for the same arguments on every machine."""
         parts = [self.attributes.to(torch.int16)]
         parts += [self.pixels] if "image" in self.tells else []
         parts += [self.sounds] if "audio" in self.tells else []
@@ -178,7 +186,7 @@ class Shapes:
         return digest.hexdigest()
 
     def _told(self, modality: str, rows: slice = slice(None)) -> dict[str, Tensor]:
-        """The values of those attributes that a modality tells."""
+        """Returns the values of those attributes that a modality tells."""
         return {
             name: self.attributes[rows, column]
             for column, name in enumerate(self.attribute_names)
@@ -186,27 +194,27 @@ class Shapes:
         }
 
     def _steps(self, name: str) -> Tensor:
-        """Where on a scale of sound each sample's value lies: the values are spread over the whole scale."""
+        """Places each sample's value on a scale of sound: the values are spread over the whole scale."""
         last = len(self.vocabularies[name]) - 1
         steps = torch.tensor([round(value * (shapes_sound.STEPS - 1) / last) for value in range(last + 1)])
         return steps[self._told("audio")[name]]
 
     def _scenes(self) -> Tensor:
-        """The random numbers that pictures and clips are painted from, (n, DRAWS) float32."""
+        """Draws the random numbers that images and clips are painted from, (n, DRAWS) float32."""
         return torch.from_numpy(self._draws("image", shapes_image.DRAWS)).float()
 
     def _stream(self, purpose: str, chunk: int) -> np.random.PCG64:
-        """Random bits that no other purpose, chunk, split or seed has; NumPy promises never to change them."""
+        """Returns random bits that no other purpose, chunk, split or seed has; NumPy promises never to change them."""
         key = (SPLITS.index(self.split), PURPOSES.index(purpose), chunk)
         return np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=key))
 
     def _draws(self, purpose: str, count: int) -> np.ndarray:
-        """Uniform random numbers in [0, 1), (n, count) float64: the upper 53 of 64 random bits each."""
+        """Draws uniform numbers in [0, 1), (n, count) float64: the upper 53 of 64 random bits each."""
         chunks = [self._stream(purpose, chunk).random_raw((CHUNK, count)) for chunk in range(-(-self.n // CHUNK))]
         return (np.concatenate(chunks)[: self.n] >> np.uint64(11)) * 2.0**-53
 
     def _made(self, make: Callable[[slice, Tensor], Tensor], purpose: str, *shape: int, dtype: torch.dtype) -> Tensor:
-        """What ``make`` makes of the rows of each chunk and of their noise (B, *shape), which is uniform in [-1, 1]."""
+        """Calls ``make`` with the rows of each chunk and their noise (B, *shape), which is uniform in [-1, 1]."""
         made = torch.empty(self.n, *shape, dtype=dtype)
         for chunk, start in enumerate(range(0, self.n, CHUNK)):
             rows = slice(start, min(start + CHUNK, self.n))
@@ -217,7 +225,7 @@ class Shapes:
 
 
 def _combinations(vocabularies: Mapping[str, Sequence[str]], held_out: Iterable[Collection[str]], split: str) -> Tensor:
-    """The combinations of values that a split draws from, (K, A) int64."""
+    """Lists the combinations of values that a split draws from, (K, A) int64."""
     every = torch.cartesian_prod(*(torch.arange(len(values)) for values in vocabularies.values()))
     column = {value: a for a, values in enumerate(vocabularies.values()) for value in values}
     out = torch.zeros(len(every), dtype=torch.bool)
@@ -235,21 +243,8 @@ def _combinations(vocabularies: Mapping[str, Sequence[str]], held_out: Iterable[
     return drawn
 
 
-def _check_sizes(*, n: int, split: str, seed: int, size: int, frames: int) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, found {n}.")
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, found {split!r}.")
-    if seed < 0:
-        raise ValueError(f"seed must be 0 or more, found {seed}.")
-    if size < 16 or size % 4:
-        raise ValueError(f"size must be a multiple of 4 from 16 pixels on, found {size}.")
-    if frames < 0 or frames == 1:
-        raise ValueError(f"frames must be 0, for no clips, or at least 2, found {frames}.")
-
-
 def _checked_tells(tells: Mapping[str, Collection[str]]) -> dict[str, Collection[str]]:
-    """``tells`` with the aspects of sound filled in."""
+    """Fills in the aspects of sound in ``tells``, or refuses it."""
     for modality, names in tells.items():
         if modality not in TELLS:
             raise ValueError(f"tells names the modality {modality!r}; expected some of {', '.join(TELLS)}.")

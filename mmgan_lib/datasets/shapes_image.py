@@ -1,7 +1,7 @@
-"""The pictures of ``Shapes``: one anti-aliased shape on a background that varies.
+"""The images of ``Shapes``: one anti-aliased shape on a background that varies.
 
 Pixels are computed with +, -, ×, ÷, √, minimum, maximum and floor alone, which IEEE 754 rounds alike on every machine:
-from the same random numbers comes the same picture everywhere, to the last bit.
+from the same random numbers comes the same image everywhere, to the last bit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _square(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cross(x: Tensor, y: Tensor) -> Tensor:
-    """The union of two bars."""
+    """Returns the distance to the union of two bars."""
     x, y = x.abs(), y.abs()
     return torch.minimum(torch.maximum(x - 1, y - 0.33), torch.maximum(x - 0.33, y - 1))
 
@@ -40,17 +40,17 @@ def _triangle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _hexagon(x: Tensor, y: Tensor) -> Tensor:
-    """What is drawn where the shape is not told: none of the shapes that have a name."""
+    """Returns the distance to the shape of images that tell none: not one of those that have a name."""
     return _polygon(x, y, count=6, inradius=0.85)
 
 
 def _polygon(x: Tensor, y: Tensor, *, count: int, inradius: float) -> Tensor:
-    """A point is inside where it is inside of every edge, so the largest distance counts."""
+    """Takes the largest distance, since a point is inside where it is inside of every edge."""
     return reduce(torch.maximum, _edges(x, y, count=count, inradius=inradius))
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    """A pentagram: inside where a point is inside of at least four of its five lines, so the second largest counts."""
+    """Takes the second largest distance: a point is inside a pentagram where it is inside of at least four lines."""
     largest = second = torch.full_like(x, -math.inf)
     for edge in _edges(x, y, count=5, inradius=0.37):
         second = torch.maximum(second, torch.minimum(largest, edge))
@@ -63,13 +63,13 @@ def _length(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _edges(x: Tensor, y: Tensor, *, count: int, inradius: float) -> Iterator[Tensor]:
-    """Distances beyond the lines around a regular polygon, the first of which lies above."""
+    """Yields distances beyond the lines around a regular polygon, the first of which lies above."""
     for k in range(count):
         angle = 2 * math.pi * k / count
         yield x * round(math.sin(angle), 6) - y * round(math.cos(angle), 6) - inradius
 
 
-# What each value of each attribute looks like. Lengths are in half widths of the picture, from its centre.
+# What each value of each attribute looks like. Lengths are in half widths of the image, from its centre.
 SHAPES = {
     "circle": _circle,
     "square": _square,
@@ -108,18 +108,18 @@ MOTIONS = {
 }
 GREY = (0.65, 0.65, 0.65)  # the colour of a shape whose colour is not told
 TRAVEL = 0.5  # from a clip's first frame to its last
-DRAWS = 14  # random numbers that a picture takes, besides the noise of each pixel
+DRAWS = 14  # random numbers that an image takes, besides the noise of each pixel
 
 
 def paint(
     draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], *, shift: Tensor | None = None, striped: bool = False
 ) -> Tensor:
-    """Pictures (B, 3, S, S) of values 0…255 in uint8, S being the side of ``noise``.
+    """Paints images (B, 3, S, S) of values 0…255 in uint8, S being the side of ``noise``.
 
     Args:
         draws: (B, DRAWS) float32 in [0, 1): where exactly, how large, how far turned, which tone, which background.
         noise: (B, 3, S, S) float32 in [-1, 1], added to the pixels at a strength that is drawn too.
-        told: the values (B,) int64 of those of shape, colour, size and place that the pictures tell. An attribute that
+        told: the values (B,) int64 of those of shape, colour, size and place that the images tell. An attribute that
             is missing here is drawn neutral: a hexagon, grey, medium, at the centre.
         shift: (B, 2) float32, how far the shape has moved to the right and downwards.
         striped: on a ground that is bright and striped, where it is else dark and plain.
@@ -145,17 +145,17 @@ def paint(
     level = _within(0.55, 0.85, shade) + _stripes(30 * gradient) if striped else _within(0.05, 0.35, shade)
     ground = tint + (level + gradient)[:, None]
 
-    picture = ground + covered * (ink - ground) + noise * _within(0.01, 0.05, grain)[:, None]
-    return (picture.clamp(0, 1) * 255 + 0.5).floor().byte()
+    image = ground + covered * (ink - ground) + noise * _within(0.01, 0.05, grain)[:, None]
+    return (image.clamp(0, 1) * 255 + 0.5).floor().byte()
 
 
 def _stripes(t: Tensor) -> Tensor:
-    """A wave of triangles between -0.15 and 0.15, of period 1."""
+    """Computes a triangle wave between -0.15 and 0.15, of period 1."""
     return 0.6 * (t - t.floor() - 0.5).abs() - 0.15
 
 
 def film(draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], motion: Tensor, *, striped: bool = False) -> Tensor:
-    """Clips (B, F, 3, S, S) uint8 of the shape as it moves by ``TRAVEL`` about its place; ``noise`` has that shape too.
+    """Paints clips (B, F, 3, S, S) uint8 of a shape that moves by ``TRAVEL`` about its place; ``noise`` likewise.
 
     ``motion`` (B,) int64 is an index of ``MOTIONS``; for the rest see ``paint``.
     """
@@ -169,7 +169,7 @@ def film(draws: Tensor, noise: Tensor, told: Mapping[str, Tensor], motion: Tenso
 
 
 def _value(table: Mapping[str, float | tuple[float, ...]], index: Tensor | None, neutral: object) -> Tensor:
-    """Rows of a table, (B,) or (B, D), or the neutral value as the one row."""
+    """Returns rows of a table, (B,) or (B, D), or the neutral value as the one row."""
     return torch.tensor([neutral]) if index is None else torch.tensor(list(table.values()))[index]
 
 
@@ -178,7 +178,7 @@ def _within(low: float, high: float, draw: Tensor) -> Tensor:
 
 
 def _turned(x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Turned by 2·arctan t, whose cosine is (1 - t²)/(1 + t²) and whose sine is 2t/(1 + t²)."""
+    """Rotates by 2·arctan t, whose cosine is (1 - t²)/(1 + t²) and whose sine is 2t/(1 + t²)."""
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     return x * cos + y * sin, y * cos - x * sin
 
@@ -194,6 +194,6 @@ def _distance(x: Tensor, y: Tensor, shape: Tensor | None) -> Tensor:
 
 
 def _coverage(distance: Tensor) -> Tensor:
-    """How much of a pixel is covered, by the distance of its centre to the edge in pixels: 3c² - 2c³, c = ½ - d."""
+    """Computes a pixel's covered share from its distance d to the edge in pixels: 3c² - 2c³, c = ½ - d."""
     c = (0.5 - distance).clamp(0, 1)
     return c * c * (3 - 2 * c)

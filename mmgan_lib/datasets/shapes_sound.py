@@ -35,7 +35,7 @@ TABLE_BITS = 12  # the table of one period has 2**12 entries
 
 
 def synthesise(draws: Tensor, noise: Tensor, steps: Mapping[str, Tensor]) -> Tensor:
-    """Sounds (B, 4000) int16, half a second at 8 kHz.
+    """Synthesises sounds (B, 4000) int16, half a second at 8 kHz.
 
     An integer counts the phase, and a table of one period turns it into a value: the direct digital synthesis of
     Tierney, Rader & Gold (1971). Sample t of a tone of f Hz reads the table at turn φ + f·t/8000. Integers, and the
@@ -68,13 +68,13 @@ def synthesise(draws: Tensor, noise: Tensor, steps: Mapping[str, Tensor]) -> Ten
 
 
 def _read(timbre: Tensor, entry: Tensor) -> Tensor:
-    """The tables of ``timbre`` (B, 1) at ``entry`` (B, S)."""
+    """Reads the tables of ``timbre`` (B, 1) at ``entry`` (B, S)."""
     return _tables().index_select(0, ((timbre << TABLE_BITS).int() + entry).flatten()).view(entry.shape)
 
 
 @cache
 def _tables() -> Tensor:
-    """One period of each timbre at an RMS of 1, table after table: (STEPS · 2**TABLE_BITS,) float32.
+    """Computes one period of each timbre at an RMS of 1, one after another: (STEPS · 2**TABLE_BITS,) float32.
 
     A sine and its overtones: Σ a_k sin 2πkt / √(½ Σ a_k²). The sine is rounded to 16 bits, so that the last bit of a
     machine's own sine does not matter.

@@ -16,7 +16,7 @@ VOICES = Path(__file__).parent.parent / "data" / "voices.flac"  # with its index
 
 
 def synthetic_speech(train: bool) -> Recordings:
-    """Speech that no person spoke: eight voices of the synthesiser espeak-ng say each digit forty times.
+    """Loads speech that no person spoke: eight voices of the synthesiser espeak-ng say each digit forty times.
 
     The voices differ in sex, age, accent, microphone, room and loudness, the takes of a voice in rate, pitch,
     intonation, emphasis, loudness and noise. Each sound is followed by silence up to one second. Takes 0–4 of each

@@ -1,4 +1,4 @@
-"""From pictures, texts and sounds to vectors.
+"""Encoders of images, texts and sounds: vectors, or sequences of them.
 
 All encoders work alike: ``encoder(x)`` gives a vector for each sample, ``encoder.sequence(x)`` a vector for each place,
 word or moment of it, with a mask that tells which of them count. The vector is the mean of the sequence.

@@ -1,4 +1,4 @@
-"""From a sound wave to the log-mel spectrogram, a picture of it, and from there to vectors."""
+"""The log-mel spectrogram of a waveform, and an encoder of it."""
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class LogMel(nn.Module):
         return 10 * mel.clamp(min=10 ** (FLOOR / 10)).log10().unsqueeze(1)
 
     def extra_repr(self) -> str:
-        """The settings, as ``print`` shows them."""
+        """Returns the settings, as ``print`` shows them."""
         return f"{self.sample_rate}, mels={self.mels}, window={len(self.window)}, hop={self.hop}"
 
 
@@ -60,7 +60,7 @@ class AudioEncoder(Encoder):
     """A small convolutional network on log-mel spectrograms.
 
     Three strided convolutions; then all that they found at one moment, in all bands, becomes one state: unlike a
-    picture's height, pitch is worth keeping. A state stands for 8 frames.
+    image's height, pitch is worth keeping. A state stands for 8 frames.
 
     Args:
         out_dim: length of the vector.

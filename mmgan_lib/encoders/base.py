@@ -1,5 +1,6 @@
-"""Base class of the encoders, and the masked mean."""
+"""Base class of the encoders, the masked mean, and copies and eval mode of modules."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module, ABC):
-    """One modality in; out comes a vector (B, D) or a sequence (B, T, D) of them.
+    """The base of encoders: one modality in, a vector (B, D) or a sequence (B, T, D) of them out.
 
     Attributes:
         out_dim: D, the length of a vector.
@@ -20,15 +21,15 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def sequence(self, *inputs: Any) -> tuple[Tensor, Tensor]:
-        """States (B, T, D), and their mask (B, T) bool, True where there is one."""
+        """Returns states (B, T, D), and their mask (B, T) bool, True where there is one."""
 
     def forward(self, *inputs: Any) -> Tensor:
-        """The mean of the sequence, (B, D)."""
+        """Returns the mean of the sequence, (B, D)."""
         return masked_mean(*self.sequence(*inputs))
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    r"""The mean of the states (B, T, D) that the mask (B, T) names, (B, D); zero where it names none.
+    r"""Computes the mean of the states (B, T, D) that the mask (B, T) names, (B, D); zero where it names none.
 
     .. math:: \bar h = \frac{\sum_t m_t h_t}{\max(1, \sum_t m_t)}
 
@@ -41,7 +42,7 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside the ``with`` block; afterwards each part is in the mode that it was in.
+    """Sets eval mode without gradients inside the ``with`` block, and the former mode of each part after it.
 
     >>> layer = nn.Dropout()
     >>> with evaluating(layer):
@@ -58,3 +59,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before.items():
             part.training = training
+
+
+def detached_copy(module: nn.Module) -> nn.Module:
+    """Copies a module; a weight that its last forward pass computed is copied without the graph of that pass.
+
+    Such a weight, which ``copy.deepcopy`` alone refuses, is there under ``nn.utils.spectral_norm`` and ``weight_norm``.
+    """
+    held = (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor))
+    computed = {id(value): value.detach().clone() for value in held if not value.is_leaf}
+    return copy.deepcopy(module, computed)

@@ -19,7 +19,7 @@ from mmgan_lib.encoders.base import evaluating
 def cached_features(
     encoder: nn.Module, inputs: Tensor | Sequence[str], *, folder: str | Path | None = None, batch_size: int = 256
 ) -> Tensor:
-    """``encoder(inputs)`` in eval mode and without gradients, (N, D) on the CPU, computed only once.
+    """Computes ``encoder(inputs)`` only once, in eval mode and without gradients: (N, D) on the CPU.
 
     The result is kept in a file whose name is a hash of the inputs, the encoder's settings (its ``repr``) and weights,
     and the version of this library: change one of them, and the features are computed anew. A damaged file is told of
@@ -27,7 +27,7 @@ def cached_features(
 
     Args:
         encoder: maps some of the inputs to vectors (B, D).
-        inputs: pictures (N, C, H, W), waveforms (N, S), or N texts.
+        inputs: images (N, C, H, W), waveforms (N, S), or N texts.
         folder: holds the files; None for the user's cache.
         batch_size: inputs that the encoder is given at once.
 
@@ -72,14 +72,14 @@ def _fingerprint(encoder: nn.Module, inputs: Tensor | Sequence[str]) -> str:
 
 
 def _checksum(tensor: Tensor) -> str:
-    """Of type, shape and numbers."""
+    """Hashes type, shape and numbers."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
 def _write(file: Path, features: Tensor) -> None:
-    """Whole or not at all: written beside the file and then renamed."""
+    """Writes a file whole or not at all: beside its place, and then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(f".{os.getpid()}.part")
     save_file({"features": features.contiguous()}, part, metadata={"sha256": _checksum(features)})

@@ -1,4 +1,4 @@
-"""A residual network for small pictures."""
+"""A residual network for small images."""
 
 from itertools import pairwise
 
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 from mmgan_lib.checks import check_range, check_shape
 from mmgan_lib.encoders.base import Encoder
 
-STANDARDISED = 10.0  # standardised and noisy pictures stay below, pictures that nobody scaled (0 to 255) do not
+STANDARDISED = 10.0  # standardised and noisy images stay below, images that nobody scaled (0 to 255) do not
 
 
 class ImageEncoder(Encoder):
     """A small ResNet (He et al., 2016), built from torchvision's residual blocks.
 
-    A strided convolution and three blocks, the last two of which halve the sides again: a 32×32 picture ends as a
+    A strided convolution and three blocks, the last two of which halve the sides again: a 32×32 image ends as a
     4×4 map, whose cells are the sequence, row by row.
 
     Args:
         out_dim: length of the vector.
-        channels: 1 for grey pictures, 3 for RGB.
+        channels: 1 for grey images, 3 for RGB.
         width: channels of the first feature map; each block but the first doubles them.
     """
 
@@ -33,10 +33,10 @@ class ImageEncoder(Encoder):
         self.feature_map = nn.Sequential(*stem, nn.ReLU(), *blocks, to_vector)
 
     def sequence(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps pictures (B, channels, H, W) in [-1, 1] to the cells of their feature maps, (B, H/8 · W/8, out_dim).
+        """Maps images (B, channels, H, W) in [-1, 1] to the cells of their feature maps, (B, H/8 · W/8, out_dim).
 
         Raises:
-            ValueError: Another number of channels, or values that cannot be a picture in [-1, 1]; on a GPU they are not
+            ValueError: Another number of channels, or values that cannot be an image in [-1, 1]; on a GPU they are not
                 looked at in training.
         """
         check_shape("image", image, "B", self.channels, "H", "W")
@@ -45,7 +45,7 @@ class ImageEncoder(Encoder):
 
 
 def cells(feature_map: Tensor) -> tuple[Tensor, Tensor]:
-    """The cells of feature maps (B, D, H, W) as a sequence (B, H·W, D), and its mask, all True.
+    """Flattens feature maps (B, D, H, W) into sequences of cells (B, H·W, D), with their mask, all True.
 
     >>> states, mask = cells(torch.arange(8.0).reshape(1, 2, 2, 2))
     >>> states

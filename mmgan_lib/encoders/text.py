@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mmgan_lib.checks import check_texts
+from mmgan_lib.checks import check_texts, check_tokens
 from mmgan_lib.encoders.base import Encoder
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Vocabulary(nn.Module):
 
     @classmethod
     def of(cls, texts: Iterable[str], *, size: int = 10_000) -> "Vocabulary":
-        """The ``size`` most frequent words of ``texts``, the most frequent first; ties go by the alphabet.
+        """Collects the ``size`` most frequent words of ``texts``, the most frequent first; ties go by the alphabet.
 
         Raises:
             ValueError: No texts, one that is not a string or holds half a surrogate pair, or none with a word.
@@ -79,7 +79,7 @@ class Vocabulary(nn.Module):
         return len(self.words)
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T) int64, ``<bos> words <eos>`` and padding up to the longest text, and their mask (B, T) bool.
+        """Returns tokens (B, T) int64, ``<bos> words <eos>`` padded to the longest text, and their mask (B, T) bool.
 
         Nothing is cut off, however long a text is. Words that the vocabulary lacks become ``<unk>``.
 
@@ -92,13 +92,13 @@ class Vocabulary(nn.Module):
         return tokens, torch.tensor([text.attention_mask for text in encoded], device=self.spelling.device).bool()
 
     def decode(self, tokens: Tensor) -> list[str]:
-        """The texts that tokens (B, T) stand for, each up to its first ``<eos>``."""
+        """Returns the texts that tokens (B, T) stand for, each up to its first ``<eos>``."""
         words = self.words
         return [_join(words[i] for i in _until_end(row) if i not in (PAD, BOS)) for row in tokens.tolist()]
 
 
 class TextEncoder(Encoder):
-    """Embedded words, read from left to right by a gated recurrent unit (Cho et al., 2014).
+    """A gated recurrent unit (Cho et al., 2014) that reads embedded words from left to right.
 
     A state knows its word and all words before it, and nothing of the padding that comes after the text.
 
@@ -116,7 +116,7 @@ class TextEncoder(Encoder):
         self.to_vector = nn.Linear(width, out_dim)
 
     def encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T) and their mask (B, T), as :meth:`Vocabulary.encode` makes them: what this encoder takes."""
+        """Returns tokens (B, T) and their mask (B, T), as :meth:`Vocabulary.encode` does: what this encoder takes."""
         return self.vocabulary.encode(texts)
 
     def sequence(self, tokens: Tensor, token_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,25 +129,6 @@ class TextEncoder(Encoder):
         check_tokens(tokens, token_mask, self.embed.num_embeddings, training=self.training)
         states, _ = self.read(self.embed(tokens))
         return self.to_vector(states), token_mask
-
-
-def check_tokens(tokens: Tensor, token_mask: Tensor, words: int, *, training: bool = False) -> None:
-    """Raises ValueError unless these are tokens of a vocabulary of so many ``words``, and their mask.
-
-    In training on a GPU shape and type alone are looked at: for a look at the numbers the CPU would wait at every step.
-    """
-    if tokens.dtype != torch.int64 or token_mask.dtype != torch.bool or tokens.ndim != 2 or len(tokens) == 0:
-        found = f"{tuple(tokens.shape)} {tokens.dtype} and {tuple(token_mask.shape)} {token_mask.dtype}"
-        raise ValueError(f"tokens and token_mask: found {found}; expected (B, T) torch.int64 and (B, T) torch.bool.")
-    if token_mask.shape != tokens.shape:
-        raise ValueError(f"token_mask: found shape {tuple(token_mask.shape)}; expected {tuple(tokens.shape)}.")
-    if training and tokens.is_cuda:
-        return
-    low, high = tokens.aminmax()
-    if (low < 0) | (high >= words):
-        raise ValueError(
-            f"tokens: found numbers from {low} to {high}; expected 0 to {words - 1}, as in the vocabulary."
-        )
 
 
 def _tokenizer(words: Sequence[str]) -> "Tokenizer":

@@ -1,4 +1,4 @@
-"""Fuses the vectors of several modalities into one that they share.
+"""Fusions of the vectors of several modalities into one that they share.
 
 All fusions are made and called alike: ``fusion = FUSIONS[name](dims, out_dim)`` and ``fusion(inputs, mask)``, with a
 vector (B, D_m) for each modality and a mask (B, M) that tells which a sample has. With ``out_dim`` linear layers bring

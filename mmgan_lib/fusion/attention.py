@@ -10,7 +10,7 @@ from mmgan_lib.fusion.base import Fusion
 
 
 class CrossAttention(Fusion):
-    r"""Lets each state of a modality attend to those of all others (Vaswani et al., 2017; Tsai et al., 2019).
+    r"""Attention of each modality's states to those of all others (Vaswani et al., 2017; Tsai et al., 2019).
 
     With states :math:`X_m` (T_m, D), and :math:`X_{-m}` those of all other modalities one after another,
 
@@ -45,7 +45,7 @@ class CrossAttention(Fusion):
         )
 
     def fuse(self, inputs: list[Tensor], mask: list[Tensor]) -> Tensor:
-        """Averages, over states and then over modalities, what each state is after it has looked at the others."""
+        """Averages, over states and then over modalities, each state plus its attention to the others."""
         means = []
         for m, attend in enumerate(self.attend):
             others = torch.cat(inputs[:m] + inputs[m + 1 :], dim=1)

@@ -10,7 +10,7 @@ from mmgan_lib.checks import check_shape
 
 
 class Fusion(nn.Module, ABC):
-    """Fuses the vectors of several modalities into one: ``fusion(inputs, mask=None)``.
+    """The base of fusions of several modalities' vectors into one: ``fusion(inputs, mask=None)``.
 
     A strategy is a subclass that writes :meth:`fuse`. The linear layers that lead to ``out_dim`` stand here: one for
     each modality before ``fuse`` where the class says ``aligned = True``, so that it gets vectors of one length; or one
@@ -98,12 +98,12 @@ class Fusion(nn.Module, ABC):
         return prepared, masks if self.takes_sequences else torch.stack(masks, dim=1)
 
     def extra_repr(self) -> str:
-        """The lengths that come in, and the one that goes out."""
+        """Returns the lengths that come in, and the one that goes out."""
         return f"{list(self.dims)} -> {self.out_dim}"
 
 
 def _masks(inputs: Sequence[Tensor], mask: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
-    """For each input a mask of all its axes but the last."""
+    """Returns for each input a mask of all its axes but the last."""
     if mask is None:
         return [torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) for x in inputs]
     if isinstance(mask, Tensor):

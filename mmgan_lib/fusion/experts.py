@@ -10,7 +10,7 @@ from mmgan_lib.fusion.base import Fusion
 
 
 class ProductOfExperts(Fusion):
-    r"""Multiplies the beliefs of all modalities about where the shared vector lies (Wu & Goodman, 2018).
+    r"""Product of each modality's belief about where the shared vector lies (Wu & Goodman, 2018).
 
     The expert of each, a linear layer, gives the mean and the logarithm of the variance of a Gaussian. The product of
     their densities and that of a unit Gaussian is again Gaussian, with
@@ -44,7 +44,7 @@ class ProductOfExperts(Fusion):
 
 
 class Cluster(Fusion):
-    r"""Mixes experts, one for each region of what all modalities say together (Jacobs et al., 1991).
+    r"""Mixture of experts, one for each region of what all modalities say together (Jacobs et al., 1991).
 
     With :math:`x = [x_1, \dots, x_M]`, centroids :math:`c_k` and linear experts :math:`W_k x + b_k`,
 

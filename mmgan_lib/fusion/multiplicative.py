@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan_lib.checks import check_counts
 from mmgan_lib.fusion.base import Fusion
 
 
 class Gated(Fusion):
-    r"""Weighs the modalities by gates, number by number: the gated multimodal unit (Arevalo et al., 2017).
+    r"""Gated multimodal unit: the modalities weighed by gates, number by number (Arevalo et al., 2017).
 
     .. math:: p_m = W_m x_m, \qquad \alpha = \sigma(V [p_1, p_2]), \qquad
         h = \alpha \odot \tanh p_1 + (1 - \alpha) \odot \tanh p_2
@@ -39,7 +40,7 @@ class Gated(Fusion):
 
 
 class Bilinear(Fusion):
-    r"""Multiplies every number of one modality by every number of the other (Jayakumar et al., 2020).
+    r"""Bilinear form: every number of one modality times every number of the other (Jayakumar et al., 2020).
 
     .. math:: h = x_1^\top \mathbb{W} x_2 + U_1 x_1 + U_2 x_2 + b
 
@@ -61,7 +62,7 @@ class Bilinear(Fusion):
 
 
 class TensorFusion(Fusion):
-    r"""Takes all products of numbers from any of the modalities (Zadeh et al., 2017).
+    r"""Outer product: all products of numbers from any of the modalities (Zadeh et al., 2017).
 
     .. math:: h = \operatorname{vec}\bigl([1, x_1] \otimes \dots \otimes [1, x_M]\bigr)
 
@@ -85,7 +86,7 @@ class TensorFusion(Fusion):
 
 
 class LowRank(Fusion):
-    r"""Computes tensor fusion and a linear layer in one, without ever making the tensor (Liu et al., 2018).
+    r"""Tensor fusion and a linear layer in one, without ever making the tensor (Liu et al., 2018).
 
     The weights of that layer are held to a rank r: sums of r outer products of factors :math:`w_m^{(i)}`, so that
 
@@ -105,8 +106,7 @@ class LowRank(Fusion):
 
     def __init__(self, dims: Sequence[int], out_dim: int | None = None, *, rank: int = 8) -> None:
         super().__init__(dims, out_dim)
-        if rank < 1:
-            raise ValueError(f"rank is {rank}; expected at least 1.")
+        check_counts(rank=rank)
         self.factors = nn.ParameterList(
             torch.randn(rank, 1 + dim, self.out_dim) * (1 + dim) ** -0.5 for dim in dims
         )  # (rank, 1 + D_m, out_dim)
@@ -120,7 +120,7 @@ class LowRank(Fusion):
 
 
 class FiLM(Fusion):
-    r"""Scales and shifts the first modality by the others: feature-wise linear modulation (Perez et al., 2018).
+    r"""Feature-wise linear modulation: the first modality scaled and shifted by the others (Perez et al., 2018).
 
     .. math:: h = (1 + \Gamma c) \odot x_1 + B c, \qquad c = [x_2, \dots, x_M]
 

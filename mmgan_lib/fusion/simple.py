@@ -10,7 +10,7 @@ from mmgan_lib.fusion.base import Fusion
 
 
 class Concat(Fusion):
-    r"""Concatenates the vectors.
+    r"""Concatenation of the vectors.
 
     .. math:: h = [x_1, \dots, x_M]
 
@@ -29,7 +29,7 @@ class Concat(Fusion):
 
 
 class Mean(Fusion):
-    r"""Averages the modalities that are there; zeros if none is.
+    r"""Mean of the modalities that are there; zeros if none is.
 
     .. math:: h = \frac{\sum_m m_m x_m}{\max(1, \sum_m m_m)}
 
@@ -48,7 +48,7 @@ class Mean(Fusion):
 
 
 class Sum(Fusion):
-    r"""Adds the modalities, each by a learned weight if ``weighted``; a missing one adds nothing.
+    r"""Sum of the modalities, with learned weights if ``weighted``; a missing one adds nothing.
 
     .. math:: h = \sum_m w_m x_m
 
@@ -71,7 +71,7 @@ class Sum(Fusion):
 
 
 class Product(Fusion):
-    r"""Multiplies the modalities number by number: the Hadamard product (Kim et al., 2017).
+    r"""Hadamard product of the modalities, number by number (Kim et al., 2017).
 
     .. math:: h = x_1 \odot \dots \odot x_M
 
@@ -90,7 +90,7 @@ class Product(Fusion):
 
 
 class LateAverage(Fusion):
-    r"""Averages the answers of the modalities, each of which answers for itself: late fusion.
+    r"""Late fusion: the average of the modalities' own answers.
 
     With ``out_dim``, the number of classes, a linear layer for each modality gives its logits; without, the inputs are
     the logits :math:`\ell_m`. Averaged are the logits, or the probabilities, of which the logarithm is taken, so that

@@ -1,6 +1,6 @@
-"""Generators turn noise into pictures; discriminators turn pictures into logits.
+"""Generators, which turn noise into images, and discriminators, which turn images into logits.
 
-Both may be told what the picture should show by a condition, a vector for each picture: a class as a one-hot
+Both may be told what the image should show by a condition, a vector for each image: a class as a one-hot
 vector, or the fused representation of a caption and a sound.
 """
 

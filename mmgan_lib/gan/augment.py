@@ -1,8 +1,8 @@
-r"""Differentiable augmentation: the discriminator seldom sees a picture twice (DiffAugment; Zhao et al., 2020).
+r"""Differentiable augmentation: the discriminator seldom sees an image twice (DiffAugment; Zhao et al., 2020).
 
-Each function T maps pictures (B, C, H, W) to the same shape, draws a change for each picture by itself from PyTorch's
+Each function T maps images (B, C, H, W) to the same shape, draws a change for each image by itself from PyTorch's
 global random numbers, and lets gradients through. In the game, T stands wherever the discriminator looks, so that it
-judges :math:`D(T(x))` against :math:`D(T(G(z)))`. Were only the real pictures changed, changed pictures would be what
+judges :math:`D(T(x))` against :math:`D(T(G(z)))`. Were only the real images changed, changed images would be what
 the generator learned to draw.
 """
 
@@ -17,12 +17,12 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 def _uniform(image: Tensor, low: float, high: float) -> Tensor:
-    """A number in [low, high) for each picture, (B, 1, 1, 1)."""
+    """Draws a number in [low, high) for each image, (B, 1, 1, 1)."""
     return low + (high - low) * torch.rand(len(image), 1, 1, 1, device=image.device, dtype=image.dtype)
 
 
 def brightness(image: Tensor) -> Tensor:
-    r"""Adds one number to all of a picture: :math:`x + b`, b in [-0.5, 0.5).
+    r"""Adds one number to all of an image: :math:`x + b`, b in [-0.5, 0.5).
 
     >>> shift = brightness(torch.zeros(2, 3, 8, 8))
     >>> bool((shift == shift[:, :1, :1, :1]).all() and (shift.abs() <= 0.5).all())
@@ -34,20 +34,20 @@ def brightness(image: Tensor) -> Tensor:
 def saturation(image: Tensor) -> Tensor:
     r"""Moves each pixel to or from the mean of its channels: :math:`\bar x + s (x - \bar x)`, s in [0, 2).
 
-    A picture with one channel stays as it is.
+    An image with one channel stays as it is.
     """
     grey = image.mean(dim=1, keepdim=True)
     return torch.lerp(grey, image, _uniform(image, 0, 2))
 
 
 def contrast(image: Tensor) -> Tensor:
-    r"""Moves all values to or from the mean m of the picture: :math:`m + c (x - m)`, c in [0.5, 1.5)."""
+    r"""Moves all values to or from the mean m of the image: :math:`m + c (x - m)`, c in [0.5, 1.5)."""
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
     return torch.lerp(mean, image, _uniform(image, 0.5, 1.5))
 
 
 def translate(image: Tensor, share: float = 1 / 8) -> Tensor:
-    """Shifts a picture by up to a share of its sides; what comes in from outside is 0, a middle grey."""
+    """Shifts an image by up to a share of its sides; what comes in from outside is 0, a middle grey."""
     batch, channels, height, width = image.shape
     down, right = round(share * height), round(share * width)
     padded = F.pad(image, (right, right, down, down))
@@ -60,7 +60,7 @@ def translate(image: Tensor, share: float = 1 / 8) -> Tensor:
 
 
 def cutout(image: Tensor) -> Tensor:
-    """Sets a rectangle with half the sides of the picture to 0; its centre lies anywhere in the picture.
+    """Sets a rectangle with half the sides of the image to 0; its centre lies anywhere in the image.
 
     >>> left = cutout(torch.ones(100, 3, 8, 8)).mean(dim=(1, 2, 3))
     >>> left.min().item()  # a quarter is gone, or less where the rectangle crosses an edge
@@ -71,7 +71,7 @@ def cutout(image: Tensor) -> Tensor:
 
 
 def _covered(batch: int, side: int, device: torch.device) -> Tensor:
-    """A stretch of half a side with its centre anywhere on it, (B, side) bool."""
+    """Draws a stretch of half a side with its centre anywhere on it, (B, side) bool."""
     start = torch.randint(side + 1, (batch, 1), device=device) - side // 4
     offset = torch.arange(side, device=device) - start
     return (offset >= 0) & (offset < side // 2)
@@ -81,11 +81,11 @@ DIFF_AUGMENT = (brightness, saturation, contrast, translate, cutout)
 
 
 def diff_augment(image: Tensor, steps: Sequence[Augmentation] = DIFF_AUGMENT) -> Tensor:
-    """All steps, one after the other: colour, translation and cutout, the strongest policy of the paper.
+    """Applies all steps, one after the other: colour, translation and cutout, the strongest policy of the paper.
 
     Args:
         image: (B, C, H, W) in [-1, 1]; what comes out may lie outside.
-        steps: augmentations of pictures.
+        steps: augmentations of images.
 
     Raises:
         ValueError: ``image`` is not (B, C, H, W) floating point.

@@ -11,7 +11,7 @@ from mmgan_lib.gan.projection import ProjectionHead
 
 
 def doublings(size: int) -> int:
-    """The number of times that a side of 4 pixels doubles to reach ``size``.
+    """Counts how often a side of 4 pixels doubles to reach ``size``.
 
     Raises:
         ValueError: no such number.
@@ -52,7 +52,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Doubles height and width: transposed convolution, batch normalisation, ReLU."""
+    """Transposed convolution, batch normalisation and ReLU: doubles height and width."""
 
     def __init__(self, in_channels: int, out_channels: int, condition_dim: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class UpBlock(nn.Module):
 
 
 def _draw_weights(layer: nn.Module) -> None:
-    """Weights from N(0, 0.02²), as in DCGAN; right where a normalisation follows and restores the scale."""
+    """Draws weights from N(0, 0.02²), as in DCGAN; right where a normalisation follows and restores the scale."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(layer.weight, std=0.02)
 
@@ -74,14 +74,14 @@ class Generator(nn.Module):
     """The deep convolutional generator of Radford et al. (DCGAN, 2016), with an optional condition.
 
     A fully connected layer makes a 4×4 map of many channels from the noise; each :class:`UpBlock` doubles its side
-    and halves its channels; the last transposed convolution paints the picture, and tanh keeps it in [-1, 1].
+    and halves its channels; the last transposed convolution paints the image, and tanh keeps it in [-1, 1].
 
     Args:
         latent_dim: length of the noise vector z.
         condition_dim: length of the condition vector, 0 for none.
-        channels: 1 for grey pictures, 3 for RGB.
-        size: height and width of the picture in pixels, 4 × a power of two.
-        width: channels of the last feature map before the picture.
+        channels: 1 for grey images, 3 for RGB.
+        size: height and width of the image in pixels, 4 × a power of two.
+        width: channels of the last feature map before the image.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Generator(nn.Module):
             _draw_weights(layer)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size).
+        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to images (B, channels, size, size).
 
         Raises:
             ValueError: another shape, whole numbers, or a condition that is missing or not wanted.
@@ -122,11 +122,11 @@ class Discriminator(nn.Module):
 
     Args:
         condition_dim: length of the condition vector, 0 for none.
-        channels: 1 for grey pictures, 3 for RGB.
-        size: height and width of the picture in pixels, 4 × a power of two.
+        channels: 1 for grey images, 3 for RGB.
+        size: height and width of the image in pixels, 4 × a power of two.
         width: channels of the first feature map.
         norm: builds the normalisation of the inner layers from their number of channels, such as
-            ``nn.BatchNorm2d``. None under a gradient penalty, which needs each picture judged by itself.
+            ``nn.BatchNorm2d``. None under a gradient penalty, which needs each image judged by itself.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Discriminator(nn.Module):
             self.apply(_draw_weights)
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,).
+        """Maps images (B, channels, size, size) and the condition (B, condition_dim) to logits (B,).
 
         Raises:
             ValueError: another shape, whole numbers, or a condition that is missing or not wanted.

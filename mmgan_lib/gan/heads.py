@@ -1,4 +1,4 @@
-"""Players that a condition enters in ways of their own: under a wrong condition besides, and through a fusion."""
+"""Players with conditions of their own kind: a wrong one besides the right, and one fused from several vectors."""
 
 import torch
 from torch import Tensor, nn
@@ -7,20 +7,20 @@ from mmgan_lib.gan.dcgan import Discriminator
 
 
 class MatchingDiscriminator(Discriminator):
-    """Judges each picture under its own condition and under its neighbour's, for the matching-aware loss.
+    """A discriminator of each image under its own condition and its neighbour's, for the matching-aware loss.
 
     The game is :data:`mmgan_lib.losses.MATCHING_AWARE` (after Reed et al., 2016).
     """
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """Maps pictures (B, channels, size, size) and conditions (B, condition_dim) to logits (2, B)."""
+        """Maps images (B, channels, size, size) and conditions (B, condition_dim) to logits (2, B)."""
         features = self.features(image)
         logit, asked = self.head.linear(features).squeeze(1), self.head.projection(condition)
         return torch.stack([logit + (c * features).sum(dim=1) for c in (asked, asked.roll(1, dims=0))])
 
 
 class Fused(nn.Module):
-    """A player that fuses what it is told before it draws or judges: ``player(x, fusion(vectors, mask))``.
+    """A player whose condition is a fusion of vectors: ``player(x, fusion(vectors, mask))``.
 
     Args:
         fusion: maps a list of vectors (B, D_m) and their mask (B, M) to the player's condition (B, D).

@@ -1,4 +1,4 @@
-"""The networks of pix2pix (Isola et al., 2017): a picture in, another picture of the same scene out."""
+"""The networks of pix2pix (Isola et al., 2017): an image in, another image of the same scene out."""
 
 from itertools import pairwise
 
@@ -15,13 +15,13 @@ class ImageToImageGenerator(nn.Module):
 
     Each strided convolution halves the sides, each ``UpBlock`` doubles them, and is given
     what there was at that size on the way down besides. So where an edge lies need not squeeze through the small map,
-    which is left to what concerns the whole picture. What the source leaves open is told by the condition, in every
+    which is left to what concerns the whole image. What the source leaves open is told by the condition, in every
     batch normalisation on the way up; there is no noise.
 
     Args:
         in_channels: of the source.
         condition_dim: length of the condition vector, 0 for none.
-        channels: of the picture: 1 for grey, 3 for RGB.
+        channels: of the image: 1 for grey, 3 for RGB.
         width: channels of the largest feature map; each further one has twice as many.
         depth: how often the sides are halved.
     """
@@ -44,7 +44,7 @@ class ImageToImageGenerator(nn.Module):
         self.to_image = nn.Conv2d(width + in_channels, channels, kernel_size=3, padding=1)
 
     def forward(self, source: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps sources (B, in_channels, H, W) and the condition (B, condition_dim) to pictures (B, channels, H, W).
+        """Maps sources (B, in_channels, H, W) and the condition (B, condition_dim) to images (B, channels, H, W).
 
         Raises:
             ValueError: another shape, whole numbers, or sides that are no multiples of 2 to the power of ``depth``.
@@ -61,9 +61,9 @@ class ImageToImageGenerator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    r"""Judges each patch of 18×18 pixels by itself, so texture and edges, not the whole (Isola et al., 2017).
+    r"""A discriminator of patches of 18×18 pixels, so of texture and edges, not of the whole (Isola et al., 2017).
 
-    It sees picture and source on top of each other. Each place of its last map :math:`h` gives a logit, to which the
+    It sees image and source on top of each other. Each place of its last map :math:`h` gives a logit, to which the
     condition adds, as in :class:`~mmgan_lib.gan.Discriminator`, how well the patch fits it:
 
     .. math:: D(x, s, c)_{ij} = w^\top h_{ij} + b + \langle V c, h_{ij} \rangle
@@ -71,7 +71,7 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_channels: of the source.
         condition_dim: length of the condition vector, 0 for none.
-        channels: of the picture: 1 for grey, 3 for RGB.
+        channels: of the image: 1 for grey, 3 for RGB.
         width: channels of the first feature map.
     """
 
@@ -90,7 +90,7 @@ class PatchDiscriminator(nn.Module):
         self.head = ProjectionHead(2 * width, condition_dim)
 
     def forward(self, image: Tensor, source: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps pictures (B, channels, H, W), sources (B, in_channels, H, W) and the condition to logits (B, H/4, W/4).
+        """Maps images (B, channels, H, W), sources (B, in_channels, H, W) and the condition to logits (B, H/4, W/4).
 
         Raises:
             ValueError: another shape, whole numbers, or sides that are no multiples of 4.

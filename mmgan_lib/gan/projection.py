@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class ProjectionHead(nn.Module):
-    r"""Gives features a logit, to which a condition adds how well it matches them (Miyato & Koyama, 2018).
+    r"""The logit of features, to which a condition adds how well it matches them (Miyato & Koyama, 2018).
 
     .. math:: D(h, c) = w^\top h + b + \langle V c, h \rangle
 

@@ -27,7 +27,7 @@ GROUP = 16  # channels that a 3×3 convolution looks at together
 
 
 class ResidualBlock(nn.Module):
-    r"""Adds to a map what three convolutions make of it.
+    r"""Three convolutions whose result is added to the map that they read.
 
     .. math:: y = x + W_3\, a(W_2\, a(W_1 x)), \qquad a(t) = \max(0.2\,t,\, t)
 
@@ -68,17 +68,17 @@ def _stages(widths: list[int], blocks: int) -> nn.ModuleList:
 
 
 class ResidualGenerator(nn.Module):
-    """Makes pictures by residual blocks: a drop-in for :class:`mmgan_lib.gan.Generator`.
+    """A generator of residual blocks: a drop-in for :class:`mmgan_lib.gan.Generator`.
 
     A fully connected layer makes a 4×4 map from the noise and the condition. Between the stages of residual blocks,
     bilinear interpolation doubles the side and a 1×1 convolution halves the channels. There is no tanh: the
-    discriminator alone keeps the pictures in [-1, 1], and nearly so.
+    discriminator alone keeps the images in [-1, 1], and nearly so.
 
     Args:
         latent_dim: length of the noise vector z.
         condition_dim: length of the condition vector, 0 for none.
-        channels: 1 for grey pictures, 3 for RGB.
-        size: height and width of the picture in pixels, 4 × a power of two.
+        channels: 1 for grey images, 3 for RGB.
+        size: height and width of the image in pixels, 4 × a power of two.
         width: channels at the full size; twice as many at half the size, and so on.
         blocks: residual blocks at each size.
     """
@@ -103,7 +103,7 @@ class ResidualGenerator(nn.Module):
         self.to_image = nn.Conv2d(widths[-1], channels, kernel_size=1)
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to pictures (B, channels, size, size).
+        """Maps noise (B, latent_dim) and the condition (B, condition_dim) to images (B, channels, size, size).
 
         Raises:
             ValueError: another shape, whole numbers, or a condition that is missing or not wanted.
@@ -118,15 +118,15 @@ class ResidualGenerator(nn.Module):
 
 
 class ResidualDiscriminator(nn.Module):
-    r"""Judges pictures by residual blocks: a drop-in for :class:`mmgan_lib.gan.Discriminator`.
+    r"""A discriminator of residual blocks: a drop-in for :class:`mmgan_lib.gan.Discriminator`.
 
     It is the generator's ladder climbed down: 2×2 averages halve the side, 1×1 convolutions double the channels. The
     condition enters by projection, :math:`D(x, c) = w^\top h(x) + b + \langle V c, h(x) \rangle`.
 
     Args:
         condition_dim: length of the condition vector, 0 for none.
-        channels: 1 for grey pictures, 3 for RGB.
-        size: height and width of the picture in pixels, 4 × a power of two.
+        channels: 1 for grey images, 3 for RGB.
+        size: height and width of the image in pixels, 4 × a power of two.
         width: channels at the full size; twice as many at half the size, and so on.
         blocks: residual blocks at each size.
     """
@@ -146,7 +146,7 @@ class ResidualDiscriminator(nn.Module):
         self.projection = nn.Linear(condition_dim, features, bias=False) if condition_dim else None
 
     def forward(self, image: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Maps pictures (B, channels, size, size) and the condition (B, condition_dim) to logits (B,).
+        """Maps images (B, channels, size, size) and the condition (B, condition_dim) to logits (B,).
 
         Raises:
             ValueError: another shape, whole numbers, or a condition that is missing or not wanted.

@@ -17,15 +17,13 @@ def contrastive(a: Tensor, b: Tensor, *, temperature: float = 0.1) -> Tensor:
     count.
 
     Raises:
-        ValueError: ``a`` and ``b`` are not (B, D) of the same shape, or ``temperature`` is not positive.
+        ValueError: ``a`` and ``b`` are not (B, D) of the same shape.
 
     >>> contrastive(torch.eye(4), torch.ones(4, 4))  # every partner looks the same: log 4
     tensor(1.3863)
     """
     if a.shape != b.shape or a.dim() != 2:
         raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}; expected the same shape (B, D).")
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; expected a positive number.")
     similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature
     partner = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(similarity, partner) + F.cross_entropy(similarity.T, partner)) / 2

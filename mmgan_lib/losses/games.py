@@ -1,6 +1,6 @@
 r"""The losses of the two players of a GAN.
 
-:math:`D` gives logits, :math:`x` is real and :math:`G(z)` is fake; the probability that a picture is real is
+:math:`D` gives logits, :math:`x` is real and :math:`G(z)` is fake; the probability that an image is real is
 :math:`\sigma(D)`, the sigmoid of its logit. Logits come in any shape, and each loss is their mean: a scalar.
 
 Two identities keep the logarithms finite however sure the discriminator is:
@@ -30,7 +30,7 @@ class GANLoss(NamedTuple):
 
 
 def minimax_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""The cross-entropy of telling real from fake (Goodfellow et al., 2014).
+    r"""Computes the cross-entropy of telling real from fake (Goodfellow et al., 2014).
 
     .. math:: -\mathbb{E} \log \sigma(D(x)) - \mathbb{E} \log(1 - \sigma(D(G(z))))
 
@@ -41,7 +41,7 @@ def minimax_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor
 
 
 def minimax_generator(*, real_logits: Tensor | None = None, fake_logits: Tensor) -> Tensor:
-    r"""The opposite of what the discriminator minimises (Goodfellow et al., 2014).
+    r"""Computes the opposite of what the discriminator minimises (Goodfellow et al., 2014).
 
     .. math:: \mathbb{E} \log(1 - \sigma(D(G(z))))
 
@@ -67,7 +67,7 @@ def non_saturating_generator(*, real_logits: Tensor | None = None, fake_logits: 
 
 
 def least_squares_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""Squared distance to the labels 1 for real and 0 for fake (Mao et al., 2017).
+    r"""Computes the squared distance to the labels 1 for real and 0 for fake (Mao et al., 2017).
 
     .. math:: \tfrac12 \mathbb{E} (D(x) - 1)^2 + \tfrac12 \mathbb{E} D(G(z))^2
 
@@ -78,7 +78,7 @@ def least_squares_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> 
 
 
 def least_squares_generator(*, real_logits: Tensor | None = None, fake_logits: Tensor) -> Tensor:
-    r"""Squared distance of the fakes to the label of the real (Mao et al., 2017).
+    r"""Computes the squared distance of the fakes to the label of the real (Mao et al., 2017).
 
     .. math:: \tfrac12 \mathbb{E} (D(G(z)) - 1)^2
 
@@ -100,7 +100,7 @@ def hinge_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def wasserstein_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""The difference of the mean scores of fakes and of real samples (Arjovsky et al., 2017).
+    r"""Computes the difference of the mean scores of fakes and of real samples (Arjovsky et al., 2017).
 
     .. math:: \mathbb{E} D(G(z)) - \mathbb{E} D(x)
 
@@ -125,7 +125,7 @@ def score_generator(*, real_logits: Tensor | None = None, fake_logits: Tensor) -
 
 
 def relativistic_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""Asks that each real picture looks more real than the fake it is paired with (Jolicoeur-Martineau, 2019).
+    r"""Asks that each real image looks more real than the fake it is paired with (Jolicoeur-Martineau, 2019).
 
     .. math:: -\mathbb{E} \log \sigma(D(x) - D(G(z)))
 
@@ -142,7 +142,7 @@ def relativistic_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> T
 
 
 def relativistic_generator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""Asks that each fake looks more real than the real picture of its pair (Jolicoeur-Martineau, 2019).
+    r"""Asks that each fake looks more real than the real image of its pair (Jolicoeur-Martineau, 2019).
 
     .. math:: -\mathbb{E} \log \sigma(D(G(z)) - D(x))
 
@@ -168,7 +168,7 @@ GAN_LOSSES: dict[str, GANLoss] = {
 
 
 def matching_discriminator(*, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    r"""Rejects a real picture under a wrong condition as well as a fake (after Reed et al., 2016), by the hinge loss.
+    r"""Rejects a real image under a wrong condition as well as a fake (after Reed et al., 2016), by the hinge loss.
 
     .. math:: \mathbb{E} [1 - D(x, c)]_+ + \tfrac12 \mathbb{E} [1 + D(G(z, c), c)]_+
         + \tfrac12 \mathbb{E} [1 + D(x, c')]_+

@@ -37,46 +37,46 @@ class Penalty(ABC):
         check_counts(every=self.every)
 
     def at(self, step: int) -> float:
-        """Its weight at a step."""
+        """Returns the weight at a step."""
         return self.weight(step) if callable(self.weight) else self.weight
 
     @abstractmethod
     def __call__(
         self, discriminator: Callable, *, real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor
     ) -> Tensor:
-        """The term without its weight."""
+        """Computes the term without its weight."""
 
 
 class GradientPenalty(Penalty):
-    """:func:`gradient_penalty`, a pass of its own; the usual weight is 10."""
+    """A term of :func:`gradient_penalty`, a pass of its own; the usual weight is 10."""
 
     def __call__(self, discriminator: Callable, *, real: Tensor, fake: Tensor, **_: Tensor) -> Tensor:
-        """A pass of its own, between real and fake."""
+        """Computes the term by a pass between real and fake."""
         return gradient_penalty(discriminator, real=real, fake=fake)
 
 
 class R1(Penalty):
-    """:func:`r1`, from the logits that are there; the weight is the paper's γ."""
+    """A term of :func:`r1`, from the logits that are there; the weight is the paper's γ."""
 
     of_logits = True
 
     def __call__(self, discriminator: Callable, *, real: Tensor, real_logits: Tensor, **_: Tensor) -> Tensor:
-        """Half the mean squared slope at the real samples."""
+        """Computes half the mean squared slope at the real samples."""
         return 0.5 * _squared_slope(real_logits, real).mean()
 
 
 class R2(Penalty):
-    """:func:`r2`, from the logits that are there; the weight is the paper's γ."""
+    """A term of :func:`r2`, from the logits that are there; the weight is the paper's γ."""
 
     of_logits = True
 
     def __call__(self, discriminator: Callable, *, fake: Tensor, fake_logits: Tensor, **_: Tensor) -> Tensor:
-        """Half the mean squared slope at the fakes."""
+        """Computes half the mean squared slope at the fakes."""
         return 0.5 * _squared_slope(fake_logits, fake).mean()
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Tensor], *, real: Tensor, fake: Tensor) -> Tensor:
-    r"""WGAN-GP: pulls the slope of the discriminator to 1 between real and fake (Gulrajani et al., 2017).
+    r"""Pulls the slope of the discriminator to 1 between real and fake: WGAN-GP (Gulrajani et al., 2017).
 
     .. math:: \mathbb{E} \left(\lVert \nabla_u D(u) \rVert - 1\right)^2,
         \qquad u = \epsilon x + (1 - \epsilon) G(z), \quad \epsilon \sim \mathcal{U}(0, 1) \text{ for each sample}
@@ -100,7 +100,7 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], *, real: Tensor,
 
 
 def r1(discriminator: Callable[[Tensor], Tensor], *, real: Tensor) -> Tensor:
-    r"""Flattens the discriminator at the real pictures (Mescheder et al., 2018).
+    r"""Flattens the discriminator at the real images (Mescheder et al., 2018).
 
     .. math:: \tfrac12 \mathbb{E} \lVert \nabla_x D(x) \rVert^2
 
@@ -113,7 +113,7 @@ def r1(discriminator: Callable[[Tensor], Tensor], *, real: Tensor) -> Tensor:
 
 
 def r2(discriminator: Callable[[Tensor], Tensor], *, fake: Tensor) -> Tensor:
-    r"""Flattens the discriminator at the fake pictures (Mescheder et al., 2018): :func:`r1` at :math:`G(z)`.
+    r"""Flattens the discriminator at the fake images (Mescheder et al., 2018): :func:`r1` at :math:`G(z)`.
 
     .. math:: \tfrac12 \mathbb{E} \lVert \nabla D(G(z)) \rVert^2
 
@@ -152,19 +152,19 @@ class L1:
     weight: float
 
     def __call__(self, *, real: Tensor, fake: Tensor) -> Tensor:
-        """The distance, times the weight."""
+        """Computes the distance, times the weight."""
         return self.weight * (fake - real).abs().mean()
 
 
 def _slope_at(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The squared slope (B,) at x (B, ...), in float32 or finer also under autocast, whose range it would leave."""
+    """Computes the squared slope (B,) at x (B, ...), in float32 or finer also under autocast, whose range it leaves."""
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
     with torch.autocast(x.device.type, enabled=False):
         return _squared_slope(discriminator(x), x)
 
 
 def _squared_slope(logits: Tensor, x: Tensor) -> Tensor:
-    r"""(B, ...) → (B,): :math:`\lVert \nabla_x D(x) \rVert^2` for each sample, itself differentiable.
+    r"""Computes :math:`\lVert \nabla_x D(x) \rVert^2` for each sample, (B,), itself differentiable.
 
     The logits are summed because a sample's input only moves its own logits; a sample with many (a patch
     discriminator) has the slope of their sum.

@@ -1,4 +1,4 @@
-"""Accuracy of generated pictures against the attributes that their captions ask for."""
+"""Accuracy of generated images against the attributes that their captions ask for."""
 
 from functools import cache
 
@@ -9,17 +9,17 @@ from mmgan_lib.checkpoint import load_pretrained
 from mmgan_lib.checks import check_shape
 from mmgan_lib.datasets.shapes import VOCABULARIES
 from mmgan_lib.encoders import ImageEncoder, evaluating
+from mmgan_lib.metrics.estimate import Estimate
 from mmgan_lib.metrics.features import quantise
-from mmgan_lib.metrics.score import Score
 from mmgan_lib.statistics import binomial_interval
 
 CLASSIFIER = "attribute classifier of Shapes"
 VALUES = [len(values) for values in VOCABULARIES.values()]  # how many each attribute has
-BATCH = 256  # pictures that the classifier reads at once
+BATCH = 256  # images that the classifier reads at once
 
 
 class AttributeClassifier(nn.Module):
-    """Reads shape, colour, size and place off a picture of :class:`~mmgan_lib.datasets.Shapes`."""
+    """A reader of shape, colour, size and place in an image of :class:`~mmgan_lib.datasets.Shapes`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,23 +27,23 @@ class AttributeClassifier(nn.Module):
         self.head = nn.Linear(self.encoder.out_dim, sum(VALUES))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps pictures (B, 3, H, W) in [-1, 1] to logits (B, 6 + 7 + 3 + 9) of all values, attribute by attribute."""
+        """Maps images (B, 3, H, W) in [-1, 1] to logits (B, 6 + 7 + 3 + 9) of all values, attribute by attribute."""
         return self.head(self.encoder(image))
 
 
-def caption_accuracy(*, drawn: Tensor, asked: Tensor) -> dict[str, Score]:
-    """For each attribute, the share of the pictures that show the value that was asked for.
+def caption_accuracy(*, drawn: Tensor, asked: Tensor) -> dict[str, Estimate]:
+    """Computes for each attribute the share of the images that show the value that was asked for.
 
-    The values are read by :func:`read_attributes`, from pictures rounded to the 256 levels that a file holds. Samples
+    The values are read by :func:`read_attributes`, from images rounded to the 256 levels that a file holds. Samples
     are taken to be independent: the interval says how sure the share of *this* generator is, not how much it would
     change were the generator trained again.
 
     Args:
-        drawn: (N, 3, H, W) pictures in [-1, 1].
+        drawn: (N, 3, H, W) images in [-1, 1].
         asked: (N, 4) int64, for each the values of shape, colour, size and place, as in ``Shapes(...).attributes``.
 
     Returns:
-        ``"shape"``, ``"colour"``, ``"size"`` and ``"place"``, each a :class:`Score` with the interval of
+        ``"shape"``, ``"colour"``, ``"size"`` and ``"place"``, each an :class:`Estimate` with the interval of
         :func:`binomial_interval`.
 
     Raises:
@@ -62,10 +62,10 @@ def caption_accuracy(*, drawn: Tensor, asked: Tensor) -> dict[str, Score]:
 
 
 def read_attributes(image: Tensor) -> Tensor:
-    """The values of shape, colour, size and place that pictures show, (N, 4) int64 on the CPU.
+    """Classifies shape, colour, size and place of the images, (N, 4) int64 on the CPU.
 
     A small network reads them that ships with the library and took no part in the training of any generator. How often
-    it is right about real pictures stands in the manifest of the weights (``attribute_classifier``).
+    it is right about real images stands in the manifest of the weights (``attribute_classifier``).
 
     Args:
         image: (N, 3, H, W) in [-1, 1]; it is rounded to 256 levels first.
@@ -81,11 +81,11 @@ def read_attributes(image: Tensor) -> Tensor:
     return torch.stack([part.argmax(dim=1) for part in logits.split(VALUES, dim=1)], dim=1).cpu()
 
 
-def _share(agrees: Tensor) -> Score:
-    """The share of (N,) bool that is True."""
+def _share(agrees: Tensor) -> Estimate:
+    """Computes the share of (N,) bool that is True."""
     hits, n = int(agrees.sum()), len(agrees)
     low, high = binomial_interval(hits, n)
-    return Score(hits / n, low, high, n_real=0, n_fake=n, extractor=CLASSIFIER)
+    return Estimate(hits / n, low, high, n_real=0, n_fake=n, extractor=CLASSIFIER)
 
 
 @cache

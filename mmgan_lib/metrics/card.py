@@ -1,4 +1,4 @@
-"""One page on how good a generator is, with what is needed to find the same again."""
+"""The evaluation card: one page of metrics of a generator, with what is needed to measure the same again."""
 
 import platform
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ import torch
 
 from mmgan_lib import runtime
 from mmgan_lib.metrics.distance import frechet_distance, kernel_distance
+from mmgan_lib.metrics.estimate import Estimate, Features
 from mmgan_lib.metrics.nearest_neighbours import density_coverage, memorisation, pairwise_diversity, precision_recall
-from mmgan_lib.metrics.score import Features, Score
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EvaluationCard:
     """
 
     title: str
-    scores: Mapping[str, tuple[Score, Score | None]]
+    scores: Mapping[str, tuple[Estimate, Estimate | None]]
     facts: Mapping[str, str]
 
     def __repr__(self) -> str:
@@ -54,10 +54,10 @@ def evaluation_card(
     real: Features,
     fake: Features,
     made: Mapping[str, Any],
-    more: Mapping[str, Score] | None = None,
+    more: Mapping[str, Estimate] | None = None,
     seed: int = 0,
 ) -> EvaluationCard:
-    """Measure a generator in all the ways that need features alone, beside what real samples reach in its place.
+    """Measures a generator in all the ways that need features alone, beside what real samples reach in its place.
 
     For the right-hand column the held-out samples are split in two, and one half stands in for the fakes. Distances
     grow as samples get fewer, so the fakes are compared at the same number: the first N of them, N half the number of
@@ -93,7 +93,7 @@ def evaluation_card(
     return EvaluationCard(title, scores, facts)
 
 
-def _measure(train: Features, real: Features, fake: Features, seed: int) -> dict[str, Score]:
+def _measure(train: Features, real: Features, fake: Features, seed: int) -> dict[str, Estimate]:
     draw = {"generator": torch.Generator().manual_seed(seed)}
     near, crowd = precision_recall(real=real, fake=fake, **draw), density_coverage(real=real, fake=fake, **draw)
     return {
@@ -108,5 +108,5 @@ def _measure(train: Features, real: Features, fake: Features, seed: int) -> dict
     }
 
 
-def _brief(score: Score | None) -> str:
+def _brief(score: Estimate | None) -> str:
     return "" if score is None else f"{score.value:.4g} ({score.low:.4g} to {score.high:.4g})"

@@ -22,7 +22,7 @@ class ClassificationReport:
 
 
 def classification_report(*, predicted: Tensor, label: Tensor, classes: int | None = None) -> ClassificationReport:
-    """Accuracy, macro F1 and the confusion matrix, computed by scikit-learn.
+    """Computes accuracy, macro F1 and the confusion matrix by scikit-learn.
 
     A class that neither occurs nor is ever predicted has no F1, and does not count in the mean.
 

@@ -5,20 +5,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmgan_lib.metrics.distance import BLOCK
-from mmgan_lib.metrics.score import Basis, Features, Score, together
+from mmgan_lib.metrics.estimate import Basis, Estimate, Features, together
 
 SAME_CAPTION = 1 - 1e-6  # captions with a cosine above this say the same
 
 
 def inception_score(
     *, fake: Tensor | Features, resamples: int = 1000, generator: torch.Generator | None = None
-) -> Score:
-    r"""Inception score: high where a classifier is sure of each fake and finds many classes (Salimans et al., 2016).
+) -> Estimate:
+    r"""Computes the Inception score, high where a classifier is sure and finds many classes (Salimans et al., 2016).
 
     .. math:: \exp\Bigl(\frac1M \sum_j \operatorname{KL}\bigl(p(c \mid y_j) \,\Vert\, p(c)\bigr)\Bigr), \qquad
         p(c) = \frac1M \sum_j p(c \mid y_j)
 
-    From 1, where it says the same of all, to the number of classes. No real sample enters, and one picture a class that
+    From 1, where it says the same of all, to the number of classes. No real sample enters, and one image a class that
     it is sure of has the best score. It is computed on all fakes at once: ten splits, as is common, only add bias
     (Barratt & Sharma, 2018).
 
@@ -28,7 +28,7 @@ def inception_score(
         generator: draws the resamples.
 
     Raises:
-        ValueError: as in :func:`~mmgan_lib.metrics.score.together`.
+        ValueError: as in :func:`~mmgan_lib.metrics.estimate.together`.
 
     >>> round(inception_score(fake=100 * torch.eye(5)).value, 6)  # sure of each, and each another class
     5.0
@@ -40,7 +40,7 @@ def inception_score(
     log_mean = share.mean(dim=0).clamp(min=torch.finfo(share.dtype).tiny).log()
     divergence = (share * log_share).sum(dim=1) - share @ log_mean
     value = divergence.mean().exp().item()
-    return basis.score(value, value * divergence)
+    return basis.estimate(value, value * divergence)
 
 
 def r_precision(
@@ -50,10 +50,10 @@ def r_precision(
     candidates: int = 100,
     resamples: int = 1000,
     generator: torch.Generator | None = None,
-) -> Score:
-    r"""Share of pictures that find their own caption among others, by cosine similarity (Xu et al., 2018).
+) -> Estimate:
+    r"""Computes the share of images that find their own caption, by cosine similarity (Xu et al., 2018).
 
-    The caption that picture i was drawn from competes with C - 1 of the :math:`M_i` captions that say something else,
+    The caption that image i was drawn from competes with C - 1 of the :math:`M_i` captions that say something else,
     drawn without replacement. Where :math:`b_i` of these score as high or higher, it wins with probability
 
     .. math:: \binom{M_i - b_i}{C - 1} \Big/ \binom{M_i}{C - 1}
@@ -63,15 +63,15 @@ def r_precision(
     answers, here one.)
 
     Args:
-        image: (N, D), pictures in the space that they share with texts.
+        image: (N, D), images in the space that they share with texts.
         text: (N, D), the caption that each was drawn from.
         candidates: C, of which one is right.
-        resamples: of the bootstrap over pictures; 0 for no interval.
+        resamples: of the bootstrap over images; 0 for no interval.
         generator: draws the resamples.
 
     Raises:
-        ValueError: as in :func:`~mmgan_lib.metrics.score.together`, but for the extractors, which may be two; another
-            number of captions than pictures, or too few different ones.
+        ValueError: as in :func:`~mmgan_lib.metrics.estimate.together`, but the extractors may be two; or another
+            number of captions than images, or too few different ones.
 
     >>> space = torch.eye(4)
     >>> r_precision(image=space, text=space, candidates=4).value
@@ -87,15 +87,15 @@ def r_precision(
     basis = Basis(0, len(images), extractor, resamples, generator)
     images, texts = (F.normalize(x.double(), dim=1) for x in (images, texts))
     wins, rows = [], max(1, BLOCK // len(texts))
-    for picture, caption in zip(images.split(rows), texts.split(rows), strict=True):
+    for own, caption in zip(images.split(rows), texts.split(rows), strict=True):
         other = caption @ texts.T < SAME_CAPTION
-        as_high = picture @ texts.T >= (picture * caption).sum(dim=1, keepdim=True) - (1 - SAME_CAPTION)
+        as_high = own @ texts.T >= (own * caption).sum(dim=1, keepdim=True) - (1 - SAME_CAPTION)
         wins.append(_chance_to_draw_none((other & as_high).sum(dim=1), other.sum(dim=1), candidates - 1))
     return basis.mean(torch.cat(wins))
 
 
 def _chance_to_draw_none(bad: Tensor, of: Tensor, draws: int) -> Tensor:
-    """That none of the bad ones is among some that are drawn without replacement: a ratio of binomial coefficients."""
+    """Computes the probability to draw none of the bad, without replacement: a ratio of binomial coefficients."""
     if not 1 <= draws <= of.min():
         raise ValueError(
             f"candidates is {draws + 1}; expected 2 to {of.min() + 1}, as many as there are other captions."
@@ -113,8 +113,8 @@ def classification_accuracy_score(
     fake_label: Tensor,
     resamples: int = 1000,
     generator: torch.Generator | None = None,
-) -> Score:
-    """Accuracy on real samples of a classifier that was trained on fakes (CAS, Ravuri & Vinyals, 2019).
+) -> Estimate:
+    """Computes the accuracy on real samples of a classifier trained on fakes (CAS, Ravuri & Vinyals, 2019).
 
     Here the classifier is a logistic regression on standardised features. What the fakes lack of a class it cannot
     learn, so the score falls with fakes that are wrong and with fakes that are all alike. Compare it with the score of
@@ -129,7 +129,7 @@ def classification_accuracy_score(
         generator: draws the resamples.
 
     Raises:
-        ValueError: as in :func:`~mmgan_lib.metrics.score.together`, labels of another shape or type, or fakes of one
+        ValueError: as in :func:`~mmgan_lib.metrics.estimate.together`, labels of another shape or type, or fakes of one
             class only.
 
     >>> real, label = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])

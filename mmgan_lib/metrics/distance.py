@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmgan_lib.metrics.score import Basis, Features, Score, together
+from mmgan_lib.metrics.estimate import Basis, Estimate, Features, together
 
 BLOCK = 2**22  # numbers of float64 held at once where every sample meets every other: 32 MiB
 ROWS = 8192  # samples in double precision at once
@@ -14,8 +14,8 @@ ROWS = 8192  # samples in double precision at once
 
 def frechet_distance(
     *, real: Tensor | Features, fake: Tensor | Features, resamples: int = 1000, generator: torch.Generator | None = None
-) -> Score:
-    r"""Fréchet distance between two Gaussians with the samples' means and covariances (Heusel et al., 2017).
+) -> Estimate:
+    r"""Computes the Fréchet distance (FID) of Gaussians with the samples' means and covariances (Heusel et al., 2017).
 
     .. math:: \lVert \mu_r - \mu_f \rVert^2
         + \operatorname{tr}\bigl(\Sigma_r + \Sigma_f - 2 (\Sigma_r \Sigma_f)^{1/2}\bigr)
@@ -30,6 +30,8 @@ def frechet_distance(
     the linearised distance, since a bootstrap of the distance itself is biased once more, by samples drawn twice. Where
     fake and real differ by little more than chance it is up to twice too wide: there the derivative is chance as well.
 
+    Its short name is ``fid``, though published numbers of that name are of Inception's features alone.
+
     Args:
         real: (N, D).
         fake: (M, D), from the same extractor.
@@ -37,7 +39,7 @@ def frechet_distance(
         generator: draws the resamples.
 
     Raises:
-        ValueError: as in :func:`~mmgan_lib.metrics.score.together`.
+        ValueError: as in :func:`~mmgan_lib.metrics.estimate.together`.
 
     >>> real = torch.tensor([[-1.0], [0.0], [1.0]])
     >>> frechet_distance(real=real, fake=3 * real + 2).value  # 2² from the means, (3 - 1)² from the deviations
@@ -56,22 +58,22 @@ def frechet_distance(
     if resamples:
         towards_few, towards_many = _roots_of_maps(root, product)
         influences = [_influence(few, towards_many, shift), _influence(many, towards_few, -shift)]
-    return basis.score(value, *influences)
+    return basis.estimate(value, *influences)
 
 
 def _centred(x: Tensor) -> Iterator[Tensor]:
-    """The samples without their mean, in double precision, some at a time."""
+    """Yields the samples without their mean, in double precision, some at a time."""
     mean = x.mean(dim=0, dtype=torch.float64)
     return (part - mean for part in x.split(ROWS))
 
 
 def _covariance(x: Tensor) -> Tensor:
-    """Σ (D, D) of samples (N, D), unbiased."""
+    """Computes Σ (D, D) of samples (N, D), unbiased."""
     return sum(part.T @ part for part in _centred(x)) / (len(x) - 1)
 
 
 def _root(x: Tensor) -> Tensor:
-    """R with RᵀR = Σ: by Cholesky's decomposition, or where Σ is singular as the triangle of a QR decomposition."""
+    """Computes R with RᵀR = Σ: by Cholesky, or where Σ is singular as the triangle of a QR decomposition."""
     if len(x) > x.shape[1]:
         root, failed = torch.linalg.cholesky_ex(_covariance(x), upper=True)
         if not failed:
@@ -83,7 +85,7 @@ def _root(x: Tensor) -> Tensor:
 
 
 def _roots_of_maps(root: Tensor, product: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Factors :math:`W` of the maps :math:`T = W^\top W` that carry each Gaussian to the other one.
+    r"""Computes factors :math:`W` of the maps :math:`T = W^\top W` that carry each Gaussian to the other one.
 
     They are the derivatives of the common trace: :math:`2\, d \operatorname{tr}(\Sigma_a \Sigma_b)^{1/2}
     = \operatorname{tr}(T_{ab}\, d\Sigma_a) + \operatorname{tr}(T_{ba}\, d\Sigma_b)`. With :math:`\Sigma_a = R^\top R`
@@ -97,14 +99,14 @@ def _roots_of_maps(root: Tensor, product: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _influence(x: Tensor, map_root: Tensor, shift: Tensor) -> Tensor:
-    r"""Influence of each sample on the distance: :math:`\lVert x \rVert^2 - x^\top T x + 2 x^\top \text{shift}`."""
+    r"""Computes each sample's influence: :math:`\lVert x \rVert^2 - x^\top T x + 2 x^\top \text{shift}`."""
     return torch.cat(
         [part.square().sum(dim=1) - (part @ map_root.T).square().sum(dim=1) + 2 * part @ shift for part in _centred(x)]
     )
 
 
 @dataclass(frozen=True, repr=False)
-class KernelDistance(Score):
+class KernelDistance(Estimate):
     """The result of :func:`kernel_distance`.
 
     Attributes:
@@ -126,7 +128,7 @@ def kernel_distance(
     resamples: int = 1000,
     generator: torch.Generator | None = None,
 ) -> KernelDistance:
-    r"""Squared maximum mean discrepancy with a cubic kernel, mean over subsets (KID, Bińkowski et al., 2018).
+    r"""Computes the squared maximum mean discrepancy of a cubic kernel over subsets (KID, Bińkowski et al., 2018).
 
     .. math:: \frac{1}{m(m-1)} \sum_{i \ne j} \bigl(k(x_i, x_j) + k(y_i, y_j)\bigr)
         - \frac{2}{m^2} \sum_{i,j} k(x_i, y_j), \qquad k(x, y) = \Bigl(\frac{x^\top y}{D} + 1\Bigr)^3
@@ -134,7 +136,8 @@ def kernel_distance(
     for m real samples x and m fakes y. It is unbiased at any m, and so below 0 about half of the time where both come
     from one distribution. For identical features it is exactly :math:`-2/m` times what :math:`k(x_i, x_i)` exceeds
     :math:`k(x_i, x_j)` by on average. The deviation over subsets is not the error of the mean, for they overlap; the
-    interval is, and like that of :func:`frechet_distance` it errs on the wide side. Time grows with N².
+    interval is, and like that of :func:`frechet_distance` it errs on the wide side. Time grows with N². Its short name
+    is ``kid``.
 
     Args:
         real: (N, D).
@@ -145,7 +148,7 @@ def kernel_distance(
         generator: draws the subsets and the resamples.
 
     Raises:
-        ValueError: as in :func:`~mmgan_lib.metrics.score.together`, or a subset of more samples than there are.
+        ValueError: as in :func:`~mmgan_lib.metrics.estimate.together`, or a subset of more samples than there are.
 
     >>> real = torch.tensor([[-1.0], [1.0]])
     >>> round(kernel_distance(real=real, fake=real, subset_size=2).value, 6)  # k is 8 on the diagonal, 0 off it
@@ -170,18 +173,21 @@ def kernel_distance(
         2 * (of_real - own_real) / (n - 1) - 2 * real_by_fake / m,
         2 * (of_fake - own_fake) / (m - 1) - 2 * fake_by_real / n,
     ]
-    score = basis.score(distances.mean().item(), *influences)
+    score = basis.estimate(distances.mean().item(), *influences)
     return KernelDistance(**vars(score), deviation=distances.std(correction=0).item())
 
 
+fid, kid = frechet_distance, kernel_distance
+
+
 def _membership(x: Tensor, indices: tuple[Tensor, ...]) -> Tensor:
-    """(N, subsets) float64, 1 where a sample is in a subset."""
+    """Marks the samples of each subset: (N, subsets) float64, 1 where a sample is in a subset."""
     members = torch.zeros(len(x), len(indices), dtype=torch.float64)
     return members.scatter_(0, torch.stack(indices, dim=1), 1).to(x.device)
 
 
 def _kernel(x: Tensor) -> Tensor:
-    """k(x, x) of each sample, (N,)."""
+    """Computes k(x, x) of each sample, (N,)."""
     return torch.cat([(part.double().square().sum(dim=1) / x.shape[1] + 1).pow(3) for part in x.split(ROWS)])
 
 

@@ -1,4 +1,4 @@
-"""Extracts from pictures the features that metrics compare."""
+"""Features of images, for metrics to compare."""
 
 import torch
 from torch import Tensor, nn
@@ -6,15 +6,15 @@ from torch import Tensor, nn
 from mmgan_lib.checks import check_range, check_shape
 from mmgan_lib.encoders import FrozenImageNetwork, evaluating
 from mmgan_lib.encoders.pretrained.image import torchvision_weights
-from mmgan_lib.metrics.score import Features
+from mmgan_lib.metrics.estimate import Features
 
 INCEPTION = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"  # ends in the start of its sha256
 
 
 def quantise(image: Tensor) -> Tensor:
-    """Pictures (B, C, H, W) in [-1, 1] as a file would hold them: rounded to the nearest of 256 levels, uint8.
+    """Rounds images (B, C, H, W) in [-1, 1] to the nearest of 256 levels, as a file would hold them: uint8.
 
-    Real pictures come from files and fakes do not; a metric should not tell them apart by that.
+    Real images come from files and fakes do not; a metric should not tell them apart by that.
 
     Raises:
         ValueError: another shape, NaN, or values outside [-1, 1].
@@ -28,23 +28,23 @@ def quantise(image: Tensor) -> Tensor:
 
 
 def image_features(image: Tensor, encoder: nn.Module, *, batch_size: int = 256) -> Features:
-    """Encodes pictures as from files, in eval mode and without gradients.
+    """Encodes images as from files, in eval mode and without gradients.
 
     The encoder is left in the mode that it was in. Its ``name``, or that of its class, goes with the features.
 
     Args:
         image: (N, C, H, W) in [-1, 1].
-        encoder: maps pictures (B, C, H, W) in [-1, 1] to vectors (B, D), as do
+        encoder: maps images (B, C, H, W) in [-1, 1] to vectors (B, D), as do
             :func:`~mmgan_lib.encoders.pretrained_efficientnet`, :func:`pretrained_inception`, an
             :class:`~mmgan_lib.encoders.ImageEncoder`, or a classifier, whose logits
             :func:`~mmgan_lib.metrics.inception_score` takes.
-        batch_size: pictures that the encoder is given at once.
+        batch_size: images that the encoder is given at once.
 
     Returns:
         (N, D), on the CPU.
 
     Raises:
-        ValueError: pictures of another shape, NaN, values outside [-1, 1], or an encoder that does not give vectors.
+        ValueError: images of another shape, NaN, values outside [-1, 1], or an encoder that does not give vectors.
 
     >>> image_features(torch.ones(2, 1, 1, 2), nn.Flatten())
     Features(vectors=tensor([[1., 1.],
@@ -57,18 +57,18 @@ def image_features(image: Tensor, encoder: nn.Module, *, batch_size: int = 256) 
         for part in levels.split(batch_size):
             vectors.append(encoder(part.to(device) / 127.5 - 1).cpu())
             if vectors[-1].shape[:-1] != (len(part),):
-                raise ValueError(f"encoder: gives {tuple(vectors[-1].shape)} of {len(part)} pictures; expected (B, D).")
+                raise ValueError(f"encoder: gives {tuple(vectors[-1].shape)} of {len(part)} images; expected (B, D).")
     return Features(torch.cat(vectors), getattr(encoder, "name", type(encoder).__name__))
 
 
 def pretrained_inception(*, batch_size: int = 64) -> FrozenImageNetwork:
-    """torchvision's Inception v3 (Szegedy et al., 2016) with ImageNet weights: 2,048 features of 299×299 pixels.
+    """Loads torchvision's Inception v3 (Szegedy et al., 2016), trained on ImageNet: 2,048 features of 299×299 pixels.
 
     It has nearly the layers of the network that most published distances were computed with (its pooling differs), but
-    other weights and another way of resizing pictures: compare its numbers among themselves, not with those.
+    other weights and another way of resizing images: compare its numbers among themselves, not with those.
 
     Args:
-        batch_size: pictures that the network sees at once.
+        batch_size: images that the network sees at once.
 
     Raises:
         DataUnavailable: the weights are not in torch's cache and cannot be downloaded.
@@ -77,7 +77,7 @@ def pretrained_inception(*, batch_size: int = 64) -> FrozenImageNetwork:
 
 
 def _inception(weights: dict[str, Tensor], batch_size: int) -> FrozenImageNetwork:
-    """Without the auxiliary classifier, and all that comes after the last feature map."""
+    """Builds the network without the auxiliary classifier and all that comes after the last feature map."""
     from torchvision.models import inception_v3
 
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded; nobody should notice
@@ -85,7 +85,7 @@ def _inception(weights: dict[str, Tensor], batch_size: int) -> FrozenImageNetwor
     network.load_state_dict(weights)
     layers = {name: layer for name, layer in network.named_children() if name != "AuxLogits"}
     feature_map = nn.Sequential(*list(layers.values())[:-3])  # neither mean, dropout nor classifier
-    mean, std = torch.zeros(3), torch.ones(3)  # it was trained on pictures in [-1, 1]
+    mean, std = torch.zeros(3), torch.ones(3)  # it was trained on images in [-1, 1]
     return FrozenImageNetwork(
         feature_map,
         size=299,

@@ -1,11 +1,11 @@
-"""Counts the known modes of a distribution that a generator draws, and how evenly it draws them."""
+"""Mode coverage: how many known modes of a distribution a generator draws, and how evenly."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mmgan_lib.checks import check_shape
+from mmgan_lib.checks import check_floating, check_shape
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ModeCoverage:
 
 
 def mode_coverage(mode: Tensor, *, modes: int, good: Tensor | None = None) -> ModeCoverage:
-    """Count modes as PacGAN does (Lin et al., 2018), against a truth in which all modes are equally likely.
+    """Counts modes as PacGAN does (Lin et al., 2018), against a truth in which all modes are equally likely.
 
     More samples find more modes, so compare counts of equally many: 2,500 for mixtures of Gaussians, 26,000 for the
     1,000 modes of stacked MNIST.
@@ -61,7 +61,7 @@ def mode_coverage(mode: Tensor, *, modes: int, good: Tensor | None = None) -> Mo
 
 
 def nearest_mode(fake: Tensor, *, centres: Tensor, std: float) -> tuple[Tensor, Tensor]:
-    """The Gaussian that each sample is nearest to, and whether it lies within three standard deviations of its centre.
+    """Finds each sample's nearest Gaussian, and whether it lies within three standard deviations of its centre.
 
     Args:
         fake: (N, D) samples.
@@ -78,10 +78,7 @@ def nearest_mode(fake: Tensor, *, centres: Tensor, std: float) -> tuple[Tensor, 
     (tensor([0, 1]), tensor([ True, False]))
     """
     check_shape("centres", centres, "K", "D")
-    if fake.dim() != 2 or fake.shape[1:] != centres.shape[1:]:
-        raise ValueError(f"fake has shape {tuple(fake.shape)}; expected (N, {centres.shape[1]}), as centres.")
-    if not fake.is_floating_point():
-        raise ValueError(f"fake holds {fake.dtype}; expected floating point.")
+    check_floating("fake", fake, "N", centres.shape[1])
     if not std > 0:
         raise ValueError(f"std is {std}; expected more than 0.")
     fake = fake.to(torch.promote_types(fake.dtype, torch.float32))  # cdist knows no half precision

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmgan_lib.metrics.distance import BLOCK
-from mmgan_lib.metrics.score import Basis, Features, Score, together
+from mmgan_lib.metrics.estimate import Basis, Estimate, Features, together
 
 SAME = 1e-10  # squared distances that differ by less than this share of them are equal
 CLOSE = 1e-3  # of a squared norm: squared distances below it are not computed from norms
@@ -24,18 +24,18 @@ SIDE = 1024  # samples whose distances to as many others are held at once: 8 MiB
 class PrecisionRecall(NamedTuple):
     """The result of :func:`precision_recall`."""
 
-    precision: Score
+    precision: Estimate
     """Share of the fakes that look real."""
-    recall: Score
+    recall: Estimate
     """Share of the real samples that the fakes reach."""
 
 
 class DensityCoverage(NamedTuple):
     """The result of :func:`density_coverage`."""
 
-    density: Score
+    density: Estimate
     """Mean number of balls that a fake lies in, over k; about 1 where both are alike, and it may be more."""
-    coverage: Score
+    coverage: Estimate
     """Share of the real samples that have a fake nearby."""
 
 
@@ -47,7 +47,7 @@ def precision_recall(
     resamples: int = 1000,
     generator: torch.Generator | None = None,
 ) -> PrecisionRecall:
-    r"""Share of the fakes within the real samples' balls, and the other way round (Kynkäänniemi et al., 2019).
+    r"""Computes the share of fakes within the real samples' balls, and the reverse (Kynkäänniemi et al., 2019).
 
     .. math:: \text{precision} = \frac1M \sum_j \max_i\, [\lVert y_j - x_i \rVert \le r_i], \qquad
         \text{recall} = \frac1N \sum_i \max_j\, [\lVert x_i - y_j \rVert \le r_j]
@@ -63,7 +63,7 @@ def precision_recall(
         generator: draws the resamples.
 
     Raises:
-        ValueError: as in :func:`~mmgan_lib.metrics.score.together`, or too few samples to have k neighbours.
+        ValueError: as in :func:`~mmgan_lib.metrics.estimate.together`, or too few samples to have k neighbours.
 
     >>> real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     >>> found = precision_recall(real=real, fake=torch.tensor([[0.5], [0.6], [0.7], [9.0]]), neighbours=1)
@@ -90,7 +90,7 @@ def density_coverage(
     resamples: int = 1000,
     generator: torch.Generator | None = None,
 ) -> DensityCoverage:
-    r"""Mean number of real samples' balls that hold a fake, and share of these that hold any (Naeem et al., 2020).
+    r"""Computes how many real samples' balls hold a fake, and the share of balls that hold any (Naeem et al., 2020).
 
     .. math:: \text{density} = \frac{1}{kM} \sum_{i,j} [\lVert y_j - x_i \rVert < r_i], \qquad
         \text{coverage} = \frac1N \sum_i \max_j\, [\lVert y_j - x_i \rVert < r_i]
@@ -132,8 +132,8 @@ def memorisation(
     fake: Tensor | Features,
     resamples: int = 1000,
     generator: torch.Generator | None = None,
-) -> Score:
-    r"""Share of pairs whose fake is nearer to the training set than the held-out real sample (Meehan et al., 2020).
+) -> Estimate:
+    r"""Computes how often a fake is nearer to the training set than a held-out sample (Meehan et al., 2020).
 
     .. math:: P\bigl(d(y) < d(x)\bigr) + \tfrac12 P\bigl(d(y) = d(x)\bigr), \qquad d(z) = \min_t \lVert z - t \rVert
 
@@ -150,7 +150,7 @@ def memorisation(
         generator: draws the resamples.
 
     Raises:
-        ValueError: as in :func:`~mmgan_lib.metrics.score.together`.
+        ValueError: as in :func:`~mmgan_lib.metrics.estimate.together`.
 
     >>> train = torch.tensor([[0.0], [1.0], [2.0]])
     >>> memorisation(train=train, real=train + 0.2, fake=train[:2]).value
@@ -160,13 +160,13 @@ def memorisation(
     basis = Basis(len(real), len(fake), extractor, resamples, generator)
     of_real, of_fake = (_nearest(x, train) for x in (real, fake))
     nearer = (_share_above(of_fake, of_real), 1 - _share_above(of_real, of_fake))
-    return basis.score(nearer[0].mean().item(), *nearer)
+    return basis.estimate(nearer[0].mean().item(), *nearer)
 
 
 def pairwise_diversity(
     *, fake: Tensor | Features, resamples: int = 1000, generator: torch.Generator | None = None
-) -> Score:
-    r"""Mean distance between two different fakes: 0 where all are the same.
+) -> Estimate:
+    r"""Computes the mean distance between two different fakes: 0 where all are the same.
 
     .. math:: \frac{1}{M(M-1)} \sum_{i \ne j} \lVert y_i - y_j \rVert
 
@@ -179,7 +179,7 @@ def pairwise_diversity(
         generator: draws the resamples.
 
     Raises:
-        ValueError: as in :func:`~mmgan_lib.metrics.score.together`.
+        ValueError: as in :func:`~mmgan_lib.metrics.estimate.together`.
 
     >>> pairwise_diversity(fake=torch.tensor([[0.0, 0.0], [3.0, 4.0]])).value
     5.0
@@ -188,13 +188,13 @@ def pairwise_diversity(
     basis = Basis(0, len(fake), extractor, resamples, generator)
     to_all = torch.cat([distance.sqrt().sum(dim=1) for distance in _blocks(fake, fake)])
     to_others = to_all / (len(fake) - 1)
-    return basis.score(to_others.mean().item(), 2 * to_others)
+    return basis.estimate(to_others.mean().item(), 2 * to_others)
 
 
 class _Points(NamedTuple):
     """Samples as they are (N, D), around a middle in double precision (N, D), and their squared norms there (N,)."""
 
-    given: Tensor
+    raw: Tensor
     centred: Tensor
     norms: Tensor
 
@@ -205,33 +205,33 @@ def _around(middle: Tensor, x: Tensor) -> _Points:
 
 
 def _middle(x: Tensor) -> Tensor:
-    """The median of about a hundred samples, (D,): around it norms are small, however far off a few samples lie."""
+    """Computes the median of about a hundred samples, (D,): norms around it are small, however far off a few lie."""
     few = x[:: 1 + len(x) // 100].contiguous()  # the median of an expanded tensor is wrong in PyTorch 2.11
     return few.median(dim=0).values.double()
 
 
 def _blocks(x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """Squared distances (N, M), some rows at a time."""
+    """Yields squared distances (N, M), some rows at a time."""
     middle = _middle(y)
     centres = _around(middle, y)
     return (_squared_distances(_around(middle, part), centres) for part in x.split(_rows(y)))
 
 
 def _rows(centres: Tensor) -> int:
-    """The number of points whose matrix of distances to these centres is small."""
+    """Returns the number of points whose matrix of distances to these centres is small."""
     return max(1, BLOCK // len(centres))
 
 
 def _squared_distances(x: _Points, y: _Points) -> Tensor:
-    r""":math:`\lVert x_i \rVert^2 - 2 x_i^\top y_j + \lVert y_j \rVert^2`, (N, M), to a share of :data:`SAME`.
+    r"""Computes :math:`\lVert x_i \rVert^2 - 2 x_i^\top y_j + \lVert y_j \rVert^2`, (N, M), to :data:`SAME`.
 
     Where two samples are so close that the subtraction takes the leading digits, their difference is squared instead.
     """
     distance = torch.addmm(y.norms, x.centred, y.centred.T, alpha=-2).add_(x.norms[:, None])
     close = (distance < CLOSE * y.norms).nonzero()
-    for pairs in close.split(1 + CACHED // x.given.shape[1]):
+    for pairs in close.split(1 + CACHED // x.raw.shape[1]):
         i, j = pairs.unbind(1)
-        distance[i, j] = _squared_norms(x.given.index_select(0, i).double().sub_(y.given.index_select(0, j)))
+        distance[i, j] = _squared_norms(x.raw.index_select(0, i).double().sub_(y.raw.index_select(0, j)))
     return distance
 
 
@@ -240,7 +240,7 @@ def _squared_norms(x: Tensor) -> Tensor:
 
 
 def _squared_radii(x: Tensor, neighbours: int, name: str) -> Tensor:
-    """Squared distance of each sample to its k-th nearest neighbour, (N,): that of (i, j) is also that of (j, i)."""
+    """Computes the squared distance of each sample to its k-th nearest neighbour, (N,), using each pair twice."""
     if not 1 <= neighbours < len(x):
         raise ValueError(f"neighbours is {neighbours}; expected 1 to {len(x) - 1}, as {name} has {len(x)} samples.")
     middle = _middle(x)
@@ -263,13 +263,13 @@ def _keep_smallest(found: Tensor, more: Tensor) -> None:
 
 
 def _nearest(x: Tensor, centres: Tensor) -> Tensor:
-    """Squared distance of each sample to the nearest centre, (N,)."""
+    """Computes the squared distance of each sample to the nearest centre, (N,)."""
     nearest = torch.cat([distance.argmin(dim=1) for distance in _blocks(x, centres)])
     return _squared_norms(x.double() - centres[nearest].double())
 
 
 def _share_above(of: Tensor, others: Tensor) -> Tensor:
-    """For each number, the share of the others that are larger, plus half the share that are equal."""
+    """Computes for each number the share of the others that are larger, plus half the share that are equal."""
     others = others.sort().values
     up_to, below = (torch.searchsorted(others, of, right=right).double() for right in (True, False))
     return 1 - (up_to + below) / (2 * len(others))

@@ -1,4 +1,4 @@
-"""Training as a device does it fastest: memory layout, number format, compiled code."""
+"""Acceleration: memory layout, number format and compiled code, as a device trains fastest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COMPILE_FROM = 10_000  # steps from which torch.compile earns back its minute on
 
 
 def accelerated(*networks: nn.Module, steps: int) -> list[Callable[..., Tensor]]:
-    """The networks as they run fastest where they are; their weights stay the same objects.
+    """Returns the networks as they run fastest where they are; their weights stay the same objects.
 
     Convolutions run faster with channels last, in which their weights are laid out. On CUDA: bfloat16 where the
     hardware has it, and compiled, which lays itself out, where the run is long.
@@ -31,7 +31,7 @@ def accelerated(*networks: nn.Module, steps: int) -> list[Callable[..., Tensor]]
 
 
 class Fast:
-    """A network that runs fast, but as it was written where a second derivative is asked for.
+    """A network that runs fast, and as it was written where a second derivative is asked for.
 
     An input that is a leaf and needs a gradient is there for a penalty on its slope: compiled code has no second
     derivative, and bfloat16 is too coarse for it. An input that another network made is there for that network's
@@ -76,7 +76,7 @@ def lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _compiles(steps: int, device: torch.device) -> bool:
-    """True if the run is long enough, on a GPU that torch.compile can write code for."""
+    """Tests whether the run is long enough, on a GPU that torch.compile can write code for."""
     if device.type != "cuda" or steps < COMPILE_FROM:
         return False
     return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mmgan_lib.checks import check_counts, check_not_negative
+from mmgan_lib.checks import check_counts
 from mmgan_lib.losses import GAN_LOSSES, GANLoss, Penalty
 
 OptimizerOf = Callable[[list[nn.Parameter]], Optimizer]
@@ -62,9 +62,6 @@ class GANConfig:
         if isinstance(self.loss, str) and self.loss not in GAN_LOSSES:
             raise ValueError(f"loss is {self.loss!r}; expected a GANLoss, or one of {', '.join(GAN_LOSSES)}.")
         check_counts(steps=self.steps, n_critic=self.n_critic, checkpoint_every=self.checkpoint_every)
-        check_not_negative(lr=self.lr, lr_discriminator=self.lr_discriminator)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas is {self.betas}; expected two decays, each from 0 to below 1.")
         if not callable(self.ema) and not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; expected a decay from 0 to below 1.")
         if self.weight_clip is not None and not self.weight_clip > 0:
@@ -76,11 +73,11 @@ class GANConfig:
         return GAN_LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
 
     def ema_at(self, step: int) -> float:
-        """The decay of the running average at a step."""
+        """Returns the decay of the running average at a step."""
         return min(self.ema(step) if callable(self.ema) else self.ema, (1 + step) / (10 + step))
 
     def optimizer_of(self, player: nn.Module, optimizer: OptimizerOf | None, lr: float) -> Optimizer:
-        """An optimiser of a player's parameters; Adam, where none is named."""
+        """Makes an optimiser of a player's parameters; Adam, where none is named."""
         if optimizer is not None:
             return optimizer(list(player.parameters()))
         betas = tuple(map(float, self.betas))  # Adam takes no whole number beside a fraction
@@ -88,7 +85,7 @@ class GANConfig:
 
 
 def cosine(start: float, end: float, steps: int) -> Callable[[int], float]:
-    """A schedule that goes from one value to another along half a cosine, as R3GAN anneals (Huang et al., 2024).
+    """Returns a schedule from one value to another along half a cosine, as R3GAN anneals (Huang et al., 2024).
 
     >>> weight = cosine(1.0, 0.1, steps=100)
     >>> weight(0), round(weight(50), 2), round(weight(200), 2)

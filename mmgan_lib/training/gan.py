@@ -1,4 +1,4 @@
-"""Two networks that play against each other."""
+"""The training loop of a GAN: two networks that play against each other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mmgan_lib.checks import check_players
 from mmgan_lib.losses import clip_weights
 from mmgan_lib.training.acceleration import accelerated
 from mmgan_lib.training.config import GANConfig
@@ -35,7 +36,7 @@ def fit_gan(
     resume: bool = False,
     accelerator: Accelerator | None = None,
 ) -> GANHistory:
-    r"""Train a generator and a discriminator against each other (Goodfellow et al., 2014).
+    r"""Trains a generator and a discriminator against each other (Goodfellow et al., 2014).
 
     The noise comes from PyTorch's global random numbers: seed them with
     :func:`mmgan_lib.runtime.seed_everything`.
@@ -99,13 +100,3 @@ def fit_gan(
         # The bookkeeping: the running average, the losses, checkpoints.
         run.record(d_loss, g_loss)
     return run.history()
-
-
-def check_players(generator: nn.Module, discriminator: nn.Module, condition: Condition | None) -> None:
-    """Refuses players that cannot learn, and a generator that nothing would be given."""
-    for name, network in (("generator", generator), ("discriminator", discriminator)):
-        if not any(weight.requires_grad for weight in network.parameters()):
-            raise ValueError(f"{name}: found no parameter that needs a gradient; expected at least one.")
-    if getattr(generator, "latent_dim", None) is None and condition is None:
-        expected = "expected the length of its noise under that name, or a condition in place of noise"
-        raise ValueError(f"generator: found no latent_dim; {expected}.")

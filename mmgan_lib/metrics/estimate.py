@@ -1,4 +1,4 @@
-r"""A number and how far it can be trusted: what it was computed on, and how it would move with other samples.
+r"""Estimates: numbers with what they were computed on, and intervals of how they would move with other samples.
 
 Every metric tells how much each of its samples sways it. That is its *influence*, the derivative of the metric in the
 weight of that sample: :math:`\text{metric}(w) \approx \text{value} + \sum_i w_i \text{influence}_i` for small changes
@@ -43,8 +43,8 @@ class Features:
 
 
 @dataclass(frozen=True, repr=False)
-class Score:
-    """A metric, and what it was computed on. ``float(score)`` is its value.
+class Estimate:
+    """A number with its interval, and what it was computed on. ``float(estimate)`` is its value.
 
     Attributes:
         value: the metric.
@@ -55,7 +55,7 @@ class Score:
         n_fake: how many fake ones.
         extractor: what made the features.
 
-    >>> Score(value=3.14159, low=2.9, high=3.3, n_real=5000, n_fake=1000, extractor="Inception v3")
+    >>> Estimate(value=3.14159, low=2.9, high=3.3, n_real=5000, n_fake=1000, extractor="Inception v3")
     3.142 (2.9 to 3.3; 5,000 real, 1,000 fake; Inception v3)
     """
 
@@ -78,9 +78,9 @@ class Score:
 def bootstrap(
     statistic: Callable[..., Tensor], *samples: Tensor, resamples: int = 1000, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Values of a statistic on samples drawn again with replacement (Efron, 1979).
+    """Computes a statistic on samples drawn again with replacement (Efron, 1979).
 
-    Rows are drawn, so what belongs together goes into one row: two models' scores of one picture, for instance, which
+    Rows are drawn, so what belongs together goes into one row: two models' scores of one image, for instance, which
     makes it a *paired* bootstrap.
 
     Args:
@@ -113,17 +113,14 @@ def bootstrap(
 
 @dataclass(frozen=True)
 class Basis:
-    """The samples that scores are computed on, and the way their intervals are drawn.
+    """The samples that estimates are computed on, and the way their intervals are drawn.
 
     Attributes:
-        n_real: as in :class:`Score`.
-        n_fake: as in :class:`Score`.
-        extractor: as in :class:`Score`.
+        n_real: as in :class:`Estimate`.
+        n_fake: as in :class:`Estimate`.
+        extractor: as in :class:`Estimate`.
         resamples: of the bootstrap; 0 for no interval.
         generator: draws them.
-
-    Raises:
-        ValueError: a negative number of resamples.
     """
 
     n_real: int
@@ -132,23 +129,19 @@ class Basis:
     resamples: int
     generator: torch.Generator | None
 
-    def __post_init__(self) -> None:
-        if self.resamples < 0:
-            raise ValueError(f"resamples is {self.resamples}; expected at least 1, or 0 for no interval.")
-
-    def score(self, value: float, *influences: Tensor) -> Score:
-        """The score of a metric that each set of samples sways as its influences (N,) say."""
+    def estimate(self, value: float, *influences: Tensor) -> Estimate:
+        """Estimates a metric that each set of samples sways as its influences (N,) say."""
         low = high = math.nan
         if self.resamples:
             sways = [(x - x.mean()).cpu() for x in influences]
             moved = bootstrap(_sum_of_means, *sways, resamples=self.resamples, generator=self.generator)
             low, high = (value + moved.quantile(TAILS)).tolist()
-        return Score(value, low, high, self.n_real, self.n_fake, self.extractor)
+        return Estimate(value, low, high, self.n_real, self.n_fake, self.extractor)
 
-    def mean(self, each: Tensor) -> Score:
-        """The score of a metric that is a mean (N,): what it says of each sample is how that sample sways it."""
+    def mean(self, each: Tensor) -> Estimate:
+        """Estimates a metric that is a mean (N,): what it says of each sample is how that sample sways it."""
         each = each.double()
-        return self.score(each.mean().item(), each)
+        return self.estimate(each.mean().item(), each)
 
 
 def _sum_of_means(*samples: Tensor) -> Tensor:
@@ -156,7 +149,7 @@ def _sum_of_means(*samples: Tensor) -> Tensor:
 
 
 def together(**samples: Tensor | Features) -> tuple[list[Tensor], str]:
-    """The vectors of sets of samples that are to be compared, and the name of the one extractor that made them.
+    """Returns the vectors of sets of samples that are to be compared, and the one extractor that made them.
 
     Raises:
         ValueError: a set is not (N, D) floating point with N at least 2, holds NaN or infinity, or differs from the
@@ -177,7 +170,7 @@ def together(**samples: Tensor | Features) -> tuple[list[Tensor], str]:
 
 
 def vectors(name: str, samples: Tensor | Features) -> Tensor:
-    """The vectors (N, D) of a set of samples.
+    """Returns the vectors (N, D) of a set of samples.
 
     Raises:
         ValueError: as in :func:`together`.

@@ -10,6 +10,8 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
+from string import Template
 from typing import Any
 
 import matplotlib
@@ -38,10 +40,11 @@ STYLE = {
     "axes.titlesize": 12,
     "legend.frameon": False,
 }
+FILM = Template(Path(__file__).with_name("film.html").read_text("utf-8"))
 
 
 def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (3.2, 2.8)) -> tuple[Figure, np.ndarray]:
-    """A figure in the book's style of rows × columns axes, each ``size`` inches wide and high.
+    """Makes a figure in the book's style of rows × columns axes, each ``size`` inches wide and high.
 
     The axes come as an array of shape (rows, columns). Figures up to 6.4 inches wide stay legible on a phone.
 
@@ -55,7 +58,7 @@ def panels(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (3.2,
 
 
 def images(axes: Axes, batch: Tensor, *, columns: int = 8, title: str = "") -> None:
-    """Lay pictures (B, C, H, W) in [-1, 1] out in a grid, row by row; C is 1 or 3.
+    """Lays images (B, C, H, W) in [-1, 1] out in a grid, row by row; C is 1 or 3.
 
     Raises:
         ValueError: another shape, or whole numbers.
@@ -68,17 +71,17 @@ def images(axes: Axes, batch: Tensor, *, columns: int = 8, title: str = "") -> N
     axes.set_title(title)
 
 
-def _grid(pictures: Tensor, columns: int) -> Tensor:
-    """(B, C, H, W) → (height, width, 3): row by row, with a white line around each picture."""
-    columns = min(columns, len(pictures))
-    cells = F.pad(pictures.expand(-1, 3, -1, -1), (1, 0, 1, 0), value=1.0)
+def _grid(images: Tensor, columns: int) -> Tensor:
+    """Arranges (B, C, H, W) as (height, width, 3): row by row, with a white line around each image."""
+    columns = min(columns, len(images))
+    cells = F.pad(images.expand(-1, 3, -1, -1), (1, 0, 1, 0), value=1.0)
     cells = F.pad(cells, (0, 0, 0, 0, 0, 0, 0, -len(cells) % columns), value=1.0)  # to the end of the last row
     rows = cells.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, 3)
     return F.pad(rows.flatten(2, 3).flatten(0, 1), (0, 0, 0, 1, 0, 1), value=1.0)
 
 
 def points(axes: Axes, *, real: Tensor | None = None, fake: Tensor | None = None, limit: float = 1.6) -> None:
-    """Scatter real and fake points (N, 2) in the square [-limit, limit]²; circles are real, crosses are fake."""
+    """Scatters real and fake points (N, 2) in the square [-limit, limit]²; circles are real, crosses are fake."""
     for samples, colour, marker, name in ((real, REAL, "o", "real"), (fake, FAKE, "x", "fake")):
         if samples is not None:
             x, y = samples.detach().cpu().unbind(1)
@@ -87,7 +90,7 @@ def points(axes: Axes, *, real: Tensor | None = None, fake: Tensor | None = None
 
 
 def landscape(axes: Axes, discriminator: nn.Module, *, limit: float = 1.6) -> None:
-    """Shade the square [-limit, limit]² by the probability σ(D(x)) that the discriminator calls a point real."""
+    """Shades the square [-limit, limit]² by the probability σ(D(x)) that the discriminator calls a point real."""
     side = torch.linspace(-limit, limit, 60)
     grid = torch.cartesian_prod(side, side).to(next(discriminator.parameters()).device)
     with evaluating(discriminator):
@@ -97,7 +100,7 @@ def landscape(axes: Axes, discriminator: nn.Module, *, limit: float = 1.6) -> No
 
 
 def curves(axes: Axes, *, xlabel: str, ylabel: str, smooth: int = 1, **series: Tensor | Sequence[float]) -> None:
-    """Draw named series against their index, each averaged over a window of ``smooth`` values.
+    """Draws named series against their index, each averaged over a window of ``smooth`` values.
 
     Series differ in line style as well as in colour. A mean stands at the index of the last value it takes in.
 
@@ -117,18 +120,18 @@ def curves(axes: Axes, *, xlabel: str, ylabel: str, smooth: int = 1, **series: T
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file on white, in the 256 colours that leave none of its own far from all of them."""
+    """Encodes the figure as a PNG file on white, in the 256 colours that leave none of its own far from all of them."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", facecolor="white")
     small = io.BytesIO()
-    picture = Image.open(buffer).convert("RGB")
-    picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(small, format="png", optimize=True)
+    image = Image.open(buffer).convert("RGB")
+    image.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
 def show(figure: Figure, *, alt: str, caption: str, recorded: bool = False) -> None:
-    """Display a figure, its caption and, for those who cannot see it, a text that says what it shows.
+    """Displays a figure, its caption and, for those who cannot see it, a text that says what it shows.
 
     The tier that made the figure is added to the caption, unless what it shows was ``recorded`` by an earlier run.
 
@@ -141,7 +144,7 @@ def show(figure: Figure, *, alt: str, caption: str, recorded: bool = False) -> N
 
 
 def film(frames: Sequence[Figure], *, labels: Sequence[str], alt: str, caption: str) -> None:
-    """Display figures as a film that the reader plays and scrubs, with no kernel and no network.
+    """Displays figures as a film that the reader plays and scrubs, with no kernel and no network.
 
     Its still, for print and for browsers without scripts, is the last frame.
 
@@ -152,32 +155,20 @@ def film(frames: Sequence[Figure], *, labels: Sequence[str], alt: str, caption: 
         raise ValueError(f"labels: found {len(labels)} for {len(frames)} frames; expected one for each, at least one.")
     sources = [f"data:image/png;base64,{base64.b64encode(png(frame)).decode()}" for frame in frames]
     name, last = f"film-{uuid.uuid4().hex[:8]}", len(frames) - 1
-    script_labels = json.dumps(list(labels)).replace("<", r"\u003c")  # a label cannot end the script
-    html = f"""<div class="film" id="{name}">
-<img src="{sources[-1]}" alt="{escape(alt)}" style="max-width: 100%">
-<div class="film-controls" style="display: flex; gap: 0.6em; align-items: center; max-width: 40em">
-<button type="button" aria-label="Play the film" style="min-width: 2.6em; min-height: 2.2em">▶</button>
-<input type="range" min="0" max="{last}" value="{last}" aria-label="Frame of the film" style="flex: 1; min-width: 4em">
-<output style="min-width: 6em">{escape(labels[-1])}</output></div>
-<script>(() => {{
-  const film = document.getElementById("{name}"), frames = {json.dumps(sources)}, labels = {script_labels};
-  const [image, button, slider, label] = ["img", "button", "input", "output"].map(tag => film.querySelector(tag));
-  let timer = null;
-  const draw = () => {{ image.src = frames[slider.value]; label.value = labels[slider.value]; }};
-  const stop = () => {{ clearInterval(timer); timer = null; button.textContent = "▶"; }};
-  const next = () => {{ slider.value = Number(slider.value) + 1; draw(); if (slider.value == {last}) stop(); }};
-  slider.oninput = () => {{ stop(); draw(); }};
-  button.onclick = () => {{
-    if (timer) return stop();
-    if (slider.value == {last}) slider.value = 0;
-    draw(); button.textContent = "❚❚"; timer = setInterval(next, 250);
-  }};
-}})();</script></div>"""
+    html = FILM.substitute(
+        name=name,
+        last=last,
+        still=sources[-1],
+        alt=escape(alt),
+        label=escape(labels[-1]),
+        frames=json.dumps(sources),
+        labels=json.dumps(list(labels)).replace("<", r"\u003c"),  # a label cannot end the script
+    )
     _display({"text/html": html}, alt, caption)
 
 
 def sliders(draw: Callable[..., Figure], *, alt: str, caption: str, **ranges: tuple[float, float, float]) -> None:
-    """Display ``draw(name=value, …)`` with a slider for each name, as (lowest, highest, first value).
+    """Displays ``draw(name=value, …)`` with a slider for each name, as (lowest, highest, first value).
 
     The sliders need a kernel; the rendered book shows the figure at the first values.
 
@@ -190,24 +181,24 @@ def sliders(draw: Callable[..., Figure], *, alt: str, caption: str, **ranges: tu
         if not low <= value <= high:
             raise ValueError(f"{name}: found {(low, high, value)}; expected (lowest, highest, first value).")
     first = png(draw(**{name: value for name, (_, _, value) in ranges.items()}))
-    picture = ipywidgets.Image(value=first, format="png", layout={"max_width": "100%"})
+    shown = ipywidgets.Image(value=first, format="png", layout={"max_width": "100%"})
     knobs = {
         name: ipywidgets.FloatSlider(min=low, max=high, value=value, step=(high - low) / 50, description=name)
         for name, (low, high, value) in ranges.items()
     }
 
     def redraw(_: Any) -> None:
-        picture.value = png(draw(**{name: knob.value for name, knob in knobs.items()}))
+        shown.value = png(draw(**{name: knob.value for name, knob in knobs.items()}))
 
     for knob in knobs.values():
         knob.observe(redraw, names="value")
-    view = {"version_major": 2, "version_minor": 0, "model_id": ipywidgets.VBox([*knobs.values(), picture]).model_id}
+    view = {"version_major": 2, "version_minor": 0, "model_id": ipywidgets.VBox([*knobs.values(), shown]).model_id}
     image = base64.b64encode(first).decode()
     _display({"application/vnd.jupyter.widget-view+json": view, "image/png": image}, alt, caption)
 
 
 def _display(bundle: dict[str, Any], alt: str, caption: str, *, recorded: bool = False) -> None:
-    """Display a bundle of representations; the build of the book takes ``alt`` and ``caption`` from its metadata."""
+    """Displays a bundle of representations; the book's build takes ``alt`` and ``caption`` from its metadata."""
     from IPython.display import display
 
     for name, text in (("alt", alt), ("caption", caption)):
