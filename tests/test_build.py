@@ -55,7 +55,7 @@ def write_toc(project: Path, *names: str) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A book of one page of text and two chapters, with this book's settings and a library of one word."""
+    """A book of one page of text and two chapters, with this book's settings and a library of one word and one loop."""
     for name in ("_config.yml", "book/references.bib", "book/_static"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -66,6 +66,8 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "mmgan_lib").mkdir()
     (tmp_path / "mmgan_lib" / "__init__.py").touch()
     (tmp_path / "mmgan_lib" / "runtime.py").write_text(RUNTIME)
+    (tmp_path / "mmgan_lib" / "training").mkdir()
+    (tmp_path / "mmgan_lib" / "training" / "gan.py").write_text("def fit_gan() -> None: ...\n")
     write_notebook(tmp_path, "01_one", USES_LIBRARY)
     write_notebook(tmp_path, "02_two", SHOWS_TWO_FIGURES)
     return tmp_path

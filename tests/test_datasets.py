@@ -422,13 +422,13 @@ class TestToy:
         assert not torch.equal(first, other)
 
     def test_refuses_nothing_to_draw(self):
-        with pytest.raises(ValueError, match="n must be at least 1, found 0"):
+        with pytest.raises(ValueError, match="n is 0; expected at least 1"):
             gaussian_ring(0)
-        with pytest.raises(ValueError, match="modes must be at least 1, found 0"):
+        with pytest.raises(ValueError, match="modes is 0; expected at least 1"):
             gaussian_ring(5, modes=0)
-        with pytest.raises(ValueError, match="side must be at least 1, found -1"):
+        with pytest.raises(ValueError, match="side is -1; expected at least 1"):
             gaussian_grid(5, side=-1)
-        with pytest.raises(ValueError, match="std must be 0 or more, found -1"):
+        with pytest.raises(ValueError, match="std is -1; expected 0 or more"):
             gaussian_ring(5, std=-1)
 
 
@@ -503,7 +503,7 @@ class TestSpokenDigits:
 
     @pytest.mark.parametrize("n", [0, 10_001])
     def test_refuses_more_pictures_than_there_are(self, n):
-        with pytest.raises(ValueError, match=f"between 1 and the 10000 pictures of this split, found {n}"):
+        with pytest.raises(ValueError, match=f"between 1 and the 10000 images of this split, found {n}"):
             SpokenDigits(train=False, n=n, root=real_data())
 
     def test_official_splits(self, splits):

@@ -138,6 +138,14 @@ def test_page_of_the_architecture_has_a_mark_for_each_import() -> None:
     assert len(re.findall(r"(?m)^\| \w+ \| \S.* \|$", page)) == len(LAYERS)
 
 
+def test_page_of_the_architecture_follows_fit_gan_to_its_files() -> None:
+    rows = re.findall(r"(?m)^\| `(\w+)` \| `(\S+)` \| \S.* \|$", modules.loop_page(LIBRARY))
+    assert rows[0] == ("check_players", "checks.py")
+    assert {("discriminator_loss", "training/step.py"), ("clip_weights", "losses/penalties.py")} <= set(rows)
+    assert len(rows) == len(dict(rows)) <= 12
+    assert modules.files_page(LIBRARY).count(".py` |") == len(FILES) - 1  # all but the package itself
+
+
 def test_page_of_the_library_has_a_section_for_each_module() -> None:
     page = (ROOT / "book" / "api.md").read_text()
     assert re.findall(r"(?m)^\.\. automodule:: mmgan_lib\.(\w+)$", page) == LAYERS

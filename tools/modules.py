@@ -50,9 +50,47 @@ def page(library: Path) -> str:
         link = f'<a href="api.html#module-mmgan_lib.{module}">{module}</a>'
         lines = sum(len(source.splitlines()) for source in sources)
         matrix.append(f"<tr><th>{number} {link}</th>{''.join(marks)}<td>{lines}</td></tr>")
-        purpose, _, _ = (ast.get_docstring(ast.parse(sources[0])) or "").partition("\n")
-        purposes.append(f"| {module} | {purpose} |")
+        purposes.append(f"| {module} | {purpose(ast.parse(sources[0]))} |")
     return "\n".join(['<table class="modules">', *matrix, "</table>", "", *purposes, ""])
+
+
+def purpose(node: ast.AST) -> str:
+    """The first line of a docstring."""
+    return (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def files_page(library: Path) -> str:
+    """A row for each file: its lines, and what it holds."""
+    rows = ["| file | lines | |", "|---|---|---|"]
+    for path in (path for module in layers(library) for path in files(library, module)):
+        name, source = path.relative_to(library).as_posix(), path.read_text()
+        rows.append(f"| `{name}` | {len(source.splitlines())} | {purpose(ast.parse(source))} |")
+    return "\n".join([*rows, ""])
+
+
+def definition(paths: list[Path], name: str) -> tuple[Path, ast.AST]:
+    """The file among these that defines a function or a class, and the definition."""
+    found = ((path, node) for path in paths for node in ast.parse(path.read_text()).body)
+    return next((path, node) for path, node in found if getattr(node, "name", None) == name)
+
+
+def loop_page(library: Path) -> str:
+    """A row for each name of the library in the body of ``fit_gan``, in the order in which it is met."""
+    tree = ast.parse((library / "training" / "gan.py").read_text())
+    sources = {
+        alias.name: node.module.removeprefix("mmgan_lib.").replace(".", "/")
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("mmgan_lib.")
+        for alias in node.names
+    }
+    (fit_gan,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "fit_gan")
+    met = [node for statement in fit_gan.body for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    names = dict.fromkeys(node.id for node in sorted(met, key=lambda node: node.lineno) if node.id in sources)
+    rows = ["| name | file | |", "|---|---|---|"]
+    for name in names:
+        where, node = definition(files(library, sources[name]), name)
+        rows.append(f"| `{name}` | `{where.relative_to(library).as_posix()}` | {purpose(node)} |")
+    return "\n".join([*rows, ""])
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ def generated(root: Path, copies: Copies, report: str) -> dict[str, str]:
         "environment.txt": f"```text\n{report.rstrip()}\n```\n",
         "status.txt": status_page({notebook: copy for notebook, copy in copies.items() if "mmgan" in copy.metadata}),
         "modules.txt": f"{modules.page(root / 'mmgan_lib')}\n",
+        "files.txt": f"{modules.files_page(root / 'mmgan_lib')}\n",
+        "loop.txt": f"{modules.loop_page(root / 'mmgan_lib')}\n",
     }
 
 

@@ -100,6 +100,8 @@ def fit(
     every = validate_every or (min(len(loader), steps) if validation is not None else None)
     check_counts(steps=steps, validate_every=validate_every, patience=patience, checkpoint_every=checkpoint_every)
     check_not_negative(l1=l1, l2=l2)
+    if isinstance(validation, Batch | Tensor):
+        raise ValueError(f"validation is a {type(validation).__name__}; expected batches, as a Loader or a list gives.")
     if validation is None and (patience or validate_every):
         raise ValueError("patience and validate_every say how to validate; expected validation data with them.")
     learning = [weight for weight in model.parameters() if weight.requires_grad]
