@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mmgan_lib import runtime
-from mmgan_lib.checks import check_counts, check_not_negative
+from mmgan_lib.checks import check_counts
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -59,7 +59,6 @@ def save(
             nothing has been written or removed then.
         KeyError: The name of a model has a dot.
     """
-    check_not_negative(step=step)
     check_counts(keep=keep)
     state = dict(state or {})
     for key, value in state.items():

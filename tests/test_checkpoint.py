@@ -212,7 +212,6 @@ def test_state_that_cannot_be_read_safely_is_refused_and_nothing_is_touched(tmp_
 @pytest.mark.parametrize(
     ("bad", "error", "said"),
     [
-        ({"step": -1}, ValueError, "step is -1; expected 0 or more"),
         ({"keep": 0}, ValueError, "keep is 0; expected at least 1"),
         ({"models": {"a.b": filled(0)}}, KeyError, "a.b"),
     ],
