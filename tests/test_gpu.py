@@ -81,7 +81,7 @@ def test_a_part_whose_time_is_over_is_cut_off_and_the_next_has_its_turn(book: Pa
     first, second = json.loads(out.read_text())["parts"].values()
     assert first["state"] == second["state"] == "cut off"
     assert first["why"].startswith("its share of the time was over")
-    assert first["seconds"] > second["seconds"] > 0
+    assert first["seconds"] >= second["seconds"] > 0  # half of the time, and then what is left
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
@@ -178,7 +178,7 @@ def test_the_luggage_holds_what_ipython_and_soundfile_need_there() -> None:
 
 def test_mnist_travels_as_it_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = torch.randint(256, (6, 1, 28, 28), dtype=torch.uint8), torch.tensor([0, 1, 2, 3, 4, 9])
-    monkeypatch.setattr(pack.recorded, "mnist", lambda train: (images, labels))
+    monkeypatch.setattr(pack.digit_sources, "mnist", lambda train: (images, labels))
     pack.mnist(tmp_path)
     files = sorted((tmp_path / "data/mnist/MNIST/raw").iterdir())
     assert {file.name for file in files} == set(MNIST_SHA256)
