@@ -70,9 +70,9 @@ def use_threads() -> None:
     ========================  ============  ================  ==================
     steps, small classifier   1658 / 1608   425 / 1678        557 / 1022
     steps, recurrent network  109 / 82      26 / 94           4 / 54
-    images, GAN of 32 × 32  991 / 544     262 / 569         197 / 295
+    images, GAN of 32 × 32    991 / 544     262 / 569         197 / 295
     texts, BERT               436 / 228     148 / 238         105 / 123
-    images, EfficientNet    143 / 90      42 / 93           30 / 31
+    images, EfficientNet      143 / 90      42 / 93           30 / 31
     ========================  ============  ================  ==================
 
     ``torch.set_num_threads`` after the import of the library chooses otherwise for a notebook.

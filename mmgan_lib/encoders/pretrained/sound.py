@@ -44,7 +44,7 @@ class FrozenSpeakerEncoder(Frozen):
     read here from beginning to end. Made by :func:`pretrained_speaker_encoder`.
     """
 
-    def __init__(self, network: SpeakerEncoder, *, sample_rate: int, **frozen: Any) -> None:
+    def __init__(self, network: nn.Module, *, sample_rate: int, **frozen: Any) -> None:
         from transformers.audio_utils import mel_filter_bank
 
         super().__init__(network, **frozen)
