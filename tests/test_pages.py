@@ -22,6 +22,7 @@ pytestmark = pytest.mark.book
 DOCUMENTS = list(toc_files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
 SOURCES = ["_modules/index.html", "_modules/mmgan_lib/training/gan.html"]  # of the library; the others look alike
 PAGES = [f"{document}.html" for document in DOCUMENTS] + ["search.html", "genindex.html", "py-modindex.html", *SOURCES]
+REDIRECTS = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]["redirects"]
 VIEWS = [(1280, "light"), (1280, "dark"), (390, "light")]
 
 WAIT = """async () => {
@@ -119,7 +120,14 @@ def test_page_is_sound(browser, site: str, path: str, width: int, theme: str) ->
 
 def test_no_page_is_left_unseen(html: Path) -> None:
     built = {page.relative_to(html).as_posix() for page in html.rglob("*.html") if "_static" not in page.parts}
+    built -= {f"{old}.html" for old in REDIRECTS}
     assert {page for page in built if not page.startswith("_modules/mmgan_lib/")} | {*SOURCES} == {*PAGES, "index.html"}
+
+
+@pytest.mark.parametrize(("old", "new"), REDIRECTS.items())
+def test_an_old_address_leads_to_its_chapter(html: Path, old: str, new: str) -> None:
+    assert f"url={new}" in (html / f"{old}.html").read_text()
+    assert f"book/{new}" in PAGES
 
 
 def test_the_first_page_leads_to_the_introduction(html: Path) -> None:
